@@ -1,4 +1,4 @@
-// Command isthmus is the mesh: its control plane, its agents and its command line in one binary.
+// Command isthmus is the control plane, the agents and the command line of the mesh in one binary.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the process at once
 	world := cli.World{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now, Terminal: isTerminal(os.Stdin), Getenv: os.Getenv,
 	}

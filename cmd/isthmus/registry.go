@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// registryOf is what agents with these settings would register, every workload ready.
+// registryOf returns what agents with these settings would register, with all workloads ready.
 func registryOf(files []string) (*snapshot.Registry, error) {
 	r := &snapshot.Registry{}
 	for _, name := range files {

@@ -14,7 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/version"
 )
 
-// verbs joins the command line to the parts that it starts.
+// verbs connects the command line with the parts that it starts.
 func verbs() cli.Verbs {
 	return cli.Verbs{Control: runControl, Agent: runAgent, Render: render, Demo: demo.Command}
 }

@@ -1,5 +1,5 @@
-// Package adminapi is what the command line and the control plane say to each other, over gRPC: on a Unix socket whose
-// peer credentials are checked, or on port 15012 with an administrator's certificate.
+// Package adminapi is the gRPC API between the command line and the control plane. It is served on a Unix socket, whose
+// peer credentials are checked, and on port 15012 for administrators' certificates.
 package adminapi
 
 import (
@@ -34,7 +34,7 @@ type StatusResponse struct {
 	RootSHA256   string            `json:"rootSHA256"`
 }
 
-// ProxyStatus is one Envoy as the control plane sees it.
+// ProxyStatus is the state of one Envoy as seen by the control plane.
 type ProxyStatus struct {
 	Name      string               `json:"name"`
 	Role      snapshot.Role        `json:"role"`
@@ -44,27 +44,27 @@ type ProxyStatus struct {
 	Envoy     agentapi.EnvoyState  `json:"envoy"`
 	Types     []TypeStatus         `json:"types"`
 	Certs     []agentapi.CertState `json:"certs"`
-	// Contained says how the proxy is kept from what its Envoy cannot live with; nil when there is no need.
+	// Contained describes the containment of the proxy; nil if there is none.
 	Contained *Containment `json:"contained,omitempty"`
 }
 
-// Containment is what one proxy is told otherwise than the configuration says.
+// Containment describes how a proxy's configuration is altered because its Envoy rejects it.
 type Containment struct {
-	// it lives on the last configuration that it lived with, without any change since
+	// Held means that the proxy stays on the last configuration that it accepted.
 	Held        bool          `json:"held"`
-	Searching   bool          `json:"searching"` // the cause is being looked for
+	Searching   bool          `json:"searching"` // the cause is being searched
 	Reason      string        `json:"reason,omitempty"`
 	Quarantined []Quarantined `json:"quarantined"`
 }
 
-// Quarantined is an object that is closed at one proxy until it says something else.
+// Quarantined is an object that is closed at one proxy until the object changes.
 type Quarantined struct {
 	Object string    `json:"object"` // "AuthorizationPolicy default/payments"
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"`
 }
 
-// TypeStatus is one xDS resource type at one proxy.
+// TypeStatus is the state of one xDS resource type at one proxy.
 type TypeStatus struct {
 	Type      string    `json:"type"` // CDS, EDS, LDS, RDS, SDS
 	Resources int       `json:"resources"`
@@ -72,21 +72,21 @@ type TypeStatus struct {
 	Acked     string    `json:"acked"` // version last acknowledged
 	SentAt    time.Time `json:"sentAt"`
 	AckedAt   time.Time `json:"ackedAt"`
-	Nack      string    `json:"nack,omitempty"` // Envoy's message, while its last answer was a refusal
+	Nack      string    `json:"nack,omitempty"` // Envoy's message while its last answer was a NACK
 }
 
-// ProxyConfigRequest asks for what one proxy was told.
+// ProxyConfigRequest asks for the configuration that was sent to one proxy.
 type ProxyConfigRequest struct {
 	Name string `json:"name"`
 	Type string `json:"type,omitempty"` // CDS, EDS, LDS, RDS, SDS; empty for all
 }
 
-// ProxyConfigResponse is what one proxy was told.
+// ProxyConfigResponse is the configuration that was sent to one proxy.
 type ProxyConfigResponse struct {
 	Resources []ProxyResource `json:"resources"`
 }
 
-// ProxyResource is one Envoy resource and the objects it comes from.
+// ProxyResource is one Envoy resource and the objects that it was compiled from.
 type ProxyResource struct {
 	Type    string         `json:"type"`
 	Name    string         `json:"name"`
@@ -101,18 +101,18 @@ type CertListResponse struct {
 	Certs []NodeCert `json:"certs"`
 }
 
-// NodeCert is one certificate at one node.
+// NodeCert is a certificate in use at a node.
 type NodeCert struct {
 	Node string `json:"node"`
 	agentapi.CertState
 }
 
-// CheckResponse is a list of checks made.
+// CheckResponse lists health checks.
 type CheckResponse struct {
 	Checks []Check `json:"checks"`
 }
 
-// Check is one thing looked at.
+// Check is the result of one health check.
 type Check struct {
 	Name   string `json:"name"`
 	State  string `json:"state"` // ok, warning, failed
@@ -125,42 +125,42 @@ type AccessResponse struct {
 	Edges []AccessEdge `json:"edges"`
 }
 
-// AccessEdge is one caller and one destination that policy lets it call (rules on methods, paths or addresses may
-// narrow it).
+// AccessEdge is a caller and a destination that policy allows it to call. Rules on methods, paths or addresses may
+// restrict the calls further.
 type AccessEdge struct {
-	From string   `json:"from"` // workload namespace/name, or "peer NAME: SPIFFE ID" of a caller there
+	From string   `json:"from"` // workload namespace/name, or "peer NAME: SPIFFE ID" for a caller at a peer
 	To   string   `json:"to"`   // host:port
 	By   []string `json:"by"`   // the objects that allow it
 }
 
-// EventsRequest asks for what was done; empty fields select all.
+// EventsRequest queries the event log. Empty fields match everything.
 type EventsRequest struct {
 	Since  time.Time `json:"since,omitzero"`
-	Actor  string    `json:"actor,omitempty"`  // part of it
-	Action string    `json:"action,omitempty"` // part of it
-	Limit  int       `json:"limit,omitempty"`  // the last so many, and as many kinds of refusals; 0: 100
+	Actor  string    `json:"actor,omitempty"`  // substring
+	Action string    `json:"action,omitempty"` // substring
+	Limit  int       `json:"limit,omitempty"`  // number of latest events, and of kinds of refusals; 0: 100
 }
 
-// EventsResponse is what was done and tried, oldest first.
+// EventsResponse lists events, oldest first.
 type EventsResponse struct {
 	Events []Event `json:"events"`
 }
 
-// Event is something that was done, or a number of equal refusals.
+// Event is an action, or a number of identical refusals.
 type Event struct {
-	Seq     uint64    `json:"seq,omitempty"` // none of refusals, which are counted
+	Seq     uint64    `json:"seq,omitempty"` // not set for refusals, which are counted
 	Time    time.Time `json:"time"`
 	Actor   string    `json:"actor"`
 	From    string    `json:"from"`
 	Action  string    `json:"action"`
 	Object  string    `json:"object"`
-	Outcome string    `json:"outcome"` // ok, failed, refused; begun: its end is not known
+	Outcome string    `json:"outcome"` // ok, failed, refused; begun: the outcome is unknown
 	Detail  string    `json:"detail,omitempty"`
-	First   time.Time `json:"first"` // when the first of equal refusals came; Time is the last one's
+	First   time.Time `json:"first"` // time of the first of identical refusals; Time is the last
 	Count   int       `json:"count"`
 }
 
-// Server is the control plane's side.
+// Server is implemented by the control plane.
 type Server interface {
 	CreateToken(context.Context, *TokenRequest) (*TokenResponse, error)
 	Status(context.Context, *Empty) (*StatusResponse, error)

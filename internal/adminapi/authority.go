@@ -12,19 +12,20 @@ import (
 type TokenRequest struct {
 	Node       string           `json:"node"`
 	Role       snapshot.Role    `json:"role"`                // node or gateway
-	Identities []string         `json:"identities"`          // what the node may host: see grant.Grant
-	Workloads  []grant.Workload `json:"workloads,omitempty"` // likewise
-	// likewise; none: the private ones, or those that a gateway first names
+	Identities []string         `json:"identities"`          // see grant.Grant
+	Workloads  []grant.Workload `json:"workloads,omitempty"` // see grant.Grant
+	// Addresses: see grant.Grant. Default: private addresses for a node; for a gateway, the addresses that it first
+	// reports.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	TTL       time.Duration  `json:"ttl"`
 }
 
-// Grant returns what the token shall grant.
+// Grant returns the grant that the token will carry.
 func (r *TokenRequest) Grant() grant.Grant {
 	return grant.Grant{Identities: r.Identities, Workloads: r.Workloads, Addresses: r.Addresses}
 }
 
-// TokenResponse carries a secret: print it once, log it never.
+// TokenResponse contains a secret. Show it once and never log it.
 type TokenResponse struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expires"`
@@ -48,13 +49,13 @@ type TokenInfo struct {
 	UsedBy  string        `json:"usedBy,omitempty"`
 }
 
-// TokenCancelRequest names a join token, or all that are open of one maker. One of the two is empty.
+// TokenCancelRequest selects a join token, or all open tokens of one creator. Exactly one field is set.
 type TokenCancelRequest struct {
 	ID     string `json:"id,omitempty"`
-	MadeBy string `json:"madeBy,omitempty"` // as TokenInfo has it
+	MadeBy string `json:"madeBy,omitempty"` // as in TokenInfo
 }
 
-// TokenCancelResponse says how many tokens are void now.
+// TokenCancelResponse returns the number of cancelled tokens.
 type TokenCancelResponse struct {
 	Cancelled int `json:"cancelled"`
 	Ended
@@ -65,39 +66,40 @@ type NodeRequest struct {
 	Node string `json:"node"`
 }
 
-// RevokedNode is what a node that was revoked can still do harm with: the certificates that it got for its workloads,
-// which other workloads accept until they end or the root that they lead to is replaced.
+// RevokedNode lists the remaining risk of a revoked node: workload certificates that other workloads accept until they
+// expire or their root is replaced.
 type RevokedNode struct {
 	Node         string        `json:"node"`
 	Certificates []RevokedCert `json:"certificates"`
 	Ended
 }
 
-// Ended is how a revocation or cancellation went, which is in force in any case.
+// Ended is the result of a revocation or cancellation. It is in force in any case.
 type Ended struct {
-	// Unwritten is why it is not in the state yet, so that a restart would forget it. It is tried until it is.
+	// Unwritten says why it is not stored yet, so that a restart would forget it. The write is retried until it
+	// succeeds.
 	Unwritten string `json:"unwritten,omitempty"`
 }
 
-// RevokedCert is an identity, and when the last certificate of it ends that the node got.
+// RevokedCert is an identity and the expiry of the node's last certificate for it.
 type RevokedCert struct {
 	SPIFFEID string    `json:"spiffeID"`
 	NotAfter time.Time `json:"notAfter"`
 }
 
-// AdminCertRequest asks for an administrator's certificate.
+// AdminCertRequest asks for an administrator certificate.
 type AdminCertRequest struct {
 	Name string        `json:"name"`
 	CSR  []byte        `json:"csr"`
-	TTL  time.Duration `json:"ttl,omitempty"` // at most a day; 0: the usual
+	TTL  time.Duration `json:"ttl,omitempty"` // at most a day; 0: the default
 }
 
-// AdminListResponse lists administrators' certificates.
+// AdminListResponse lists administrator certificates.
 type AdminListResponse struct {
 	Admins []AdminCert `json:"admins"`
 }
 
-// AdminCert is one certificate of an administrator.
+// AdminCert is one administrator certificate.
 type AdminCert struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
@@ -108,29 +110,29 @@ type AdminCert struct {
 	Revoked  time.Time `json:"revoked,omitzero"`
 }
 
-// AdminRevokeRequest names an administrator, or one certificate by its ID. One of the two is empty.
+// AdminRevokeRequest selects an administrator, or one certificate by its ID. Exactly one field is set.
 type AdminRevokeRequest struct {
 	Name string `json:"name,omitempty"`
 	ID   string `json:"id,omitempty"`
 }
 
-// AdminRevokeResponse is what was revoked.
+// AdminRevokeResponse lists what was revoked.
 type AdminRevokeResponse struct {
 	Admins []AdminCert `json:"admins"`
 	Ended
 }
 
-// CARotateRequest begins the replacement of the root, or changes one that is under way.
+// CARotateRequest starts a root rotation or controls the one in progress.
 type CARotateRequest struct {
-	Force  bool `json:"force,omitempty"`  // go on without those for whom the present step waits
-	Cancel bool `json:"cancel,omitempty"` // withdraw the new root, while it has not signed yet
+	Force  bool `json:"force,omitempty"`  // do not wait for the remaining participants of the current step
+	Cancel bool `json:"cancel,omitempty"` // withdraw the new root, if it has not signed yet
 }
 
-// CAStatusResponse is the mesh's certificate authority.
+// CAStatusResponse is the state of the certificate authority.
 type CAStatusResponse struct {
 	TrustDomain string      `json:"trustDomain"`
-	Operator    bool        `json:"operator"` // the root is an operator's
-	Roots       []CARoot    `json:"roots"`    // trusted ones, the one that signs first
+	Operator    bool        `json:"operator"` // the root is the operator's own
+	Roots       []CARoot    `json:"roots"`    // trusted roots, the signing one first
 	Rotation    *CARotation `json:"rotation,omitempty"`
 }
 
@@ -141,7 +143,7 @@ type CARoot struct {
 	Signs    bool      `json:"signs"`
 }
 
-// CARotation is the replacement of the root that is under way, or the last one.
+// CARotation is the root rotation in progress, or the last one.
 type CARotation struct {
 	Step      string    `json:"step"` // prepared, distributed, activated, drained, done, cancelled
 	Since     time.Time `json:"since"`
@@ -149,13 +151,13 @@ type CARotation struct {
 	OldSHA256 string    `json:"oldSHA256"`
 	NewSHA256 string    `json:"newSHA256"`
 	Waits     []CAWait  `json:"waits"`
-	Passed    []string  `json:"passed"` // whom --force left behind
-	// Expected is when the step ends at the latest; zero when it depends on somebody coming back.
+	Passed    []string  `json:"passed"` // participants that --force did not wait for
+	// Expected is when the step ends at the latest. Zero if that depends on a participant that is away.
 	Expected time.Time `json:"expected"`
-	Error    string    `json:"error,omitempty"` // why the last step failed; it is tried again
+	Error    string    `json:"error,omitempty"` // why the last step failed; it is retried
 }
 
-// CAWait is somebody for whom a rotation waits.
+// CAWait is a participant that a rotation waits for.
 type CAWait struct {
 	What  string    `json:"what"` // node, gateway, peer, invitation, administrator, control plane
 	Name  string    `json:"name"`

@@ -6,51 +6,51 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// ImportDraftRequest asks for the objects that an import takes.
+// ImportDraftRequest asks for the objects that an import needs.
 type ImportDraftRequest struct {
 	Peer    string   `json:"peer"`
-	Name    string   `json:"name"`         // as the peer offers it: name, or namespace/name
-	As      string   `json:"as,omitempty"` // namespace/name here; default: as the peer offers it
-	Callers []string `json:"callers"`      // service accounts, "account" or "namespace/account"
+	Name    string   `json:"name"`         // the peer's name for it: name or namespace/name
+	As      string   `json:"as,omitempty"` // namespace/name here; default: as at the peer
+	Callers []string `json:"callers"`      // service accounts: "account" or "namespace/account"
 }
 
-// ExportDraftRequest asks for the objects that an export takes.
+// ExportDraftRequest asks for the objects that an export needs.
 type ExportDraftRequest struct {
-	Service string   `json:"service"` // name, namespace/name or host, each with ":port" where it has several
+	Service string   `json:"service"` // name, namespace/name or host, each with ":port" if it has several ports
 	Peer    string   `json:"peer"`
 	As      string   `json:"as,omitempty"` // alias
-	Callers []string `json:"callers"`      // SPIFFE IDs, or "namespace/account" of the peer
+	Callers []string `json:"callers"`      // SPIFFE IDs, or "namespace/account" at the peer
 	Methods []string `json:"methods"`
 	Paths   []string `json:"paths"`
 }
 
-// DraftResponse are objects to be written. Nothing is in force by it.
+// DraftResponse contains objects to write to a file. They are not in effect.
 type DraftResponse struct {
 	YAML     string            `json:"yaml"`
-	File     string            `json:"file"` // a name for the file
+	File     string            `json:"file"` // suggested file name
 	Objects  []DraftedObject   `json:"objects"`
-	Findings []finding.Finding `json:"findings"` // that they would bring about
-	Notes    []string          `json:"notes"`    // what they mean, where that is more than was asked for
+	Findings []finding.Finding `json:"findings"` // findings that the objects would cause
+	Notes    []string          `json:"notes"`    // consequences that go beyond the request
 }
 
-// DraftedObject is one of them.
+// DraftedObject is one object of a draft.
 type DraftedObject struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	Stands    string `json:"stands,omitempty"` // file and line where an object of this name is written already
-	Same      bool   `json:"same"`             // and that says the same
+	Stands    string `json:"stands,omitempty"` // file and line of an existing object of this name
+	Same      bool   `json:"same"`             // the existing object has the same content
 }
 
-// PeerTermsRequest changes how long a peering made by token holds. What is not given stays.
+// PeerTermsRequest changes how long a peering by token lasts. Unset fields change nothing.
 type PeerTermsRequest struct {
 	Peer         string        `json:"peer"`
 	MaxBundleAge time.Duration `json:"maxBundleAge,omitempty"`
 	ExpiresAt    time.Time     `json:"expiresAt,omitzero"`
-	Never        bool          `json:"never,omitempty"` // expires, whatever was said before
+	Never        bool          `json:"never,omitempty"` // never expires, overriding an earlier setting
 }
 
-// PeerTermsResponse is how long it holds from now on.
+// PeerTermsResponse returns how long the peering lasts now.
 type PeerTermsResponse struct {
 	Peer         string        `json:"peer"`
 	MaxBundleAge time.Duration `json:"maxBundleAge"`

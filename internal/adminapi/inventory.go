@@ -1,20 +1,20 @@
 package adminapi
 
-// InventoryResponse is what the mesh serves, and who is in it.
+// InventoryResponse lists the services and workloads of the mesh.
 type InventoryResponse struct {
 	Services  []ServiceInfo  `json:"services"`
 	Workloads []WorkloadInfo `json:"workloads"`
 }
 
-// ServiceInfo is a name that workloads may call.
+// ServiceInfo is a service that workloads may call.
 type ServiceInfo struct {
 	Host      string        `json:"host"`
 	Namespace string        `json:"namespace"`
 	Name      string        `json:"name"`
-	Addresses []string      `json:"addresses"` // its own, and those of a ServiceEntry (CIDR)
+	Addresses []string      `json:"addresses"` // virtual addresses, and those of a ServiceEntry (CIDR)
 	External  bool          `json:"external"`  // outside the mesh: no mutual TLS, no identity
-	ExportTo  []string      `json:"exportTo"`  // namespaces that see it; none means all
-	From      []string      `json:"from"`      // the objects it comes from
+	ExportTo  []string      `json:"exportTo"`  // namespaces that see it; empty means all
+	From      []string      `json:"from"`      // the objects that it was compiled from
 	Ports     []ServicePort `json:"ports"`
 }
 
@@ -23,12 +23,12 @@ type ServicePort struct {
 	Number    uint16            `json:"number"`
 	Protocol  string            `json:"protocol"`
 	MTLS      bool              `json:"mTLS"`
-	Endpoints []ServiceEndpoint `json:"endpoints"` // of this mesh
-	Peers     []ServingPeer     `json:"peers"`     // that serve an import, those that may be used now
-	Callers   []string          `json:"callers"`   // SPIFFE IDs of this mesh
+	Endpoints []ServiceEndpoint `json:"endpoints"` // in this mesh
+	Peers     []ServingPeer     `json:"peers"`     // peers that serve an import and may be used now
+	Callers   []string          `json:"callers"`   // SPIFFE IDs in this mesh
 }
 
-// Ready returns how many of the endpoints serve.
+// Ready returns the number of ready endpoints.
 func (p ServicePort) Ready() int {
 	n := 0
 	for _, e := range p.Endpoints {
@@ -39,24 +39,24 @@ func (p ServicePort) Ready() int {
 	return n
 }
 
-// ServiceEndpoint is one place where a port is served.
+// ServiceEndpoint is one address at which a port is served.
 type ServiceEndpoint struct {
 	Address  string `json:"address"` // host:port
 	Other    string `json:"other,omitempty"`
 	Workload string `json:"workload,omitempty"` // namespace/name
 	Node     string `json:"node,omitempty"`
 	Ready    bool   `json:"ready"`
-	// Silent: its node is, so that nobody knows; it is called where no other endpoint is ready.
+	// Silent means that its node is unheard of, so its state is unknown. It is used only if no other endpoint is ready.
 	Silent bool `json:"silent,omitempty"`
 }
 
 // ServingPeer is a peer that serves an import.
 type ServingPeer struct {
 	Peer     string `json:"peer"`
-	Name     string `json:"name"` // under which the peer exports it, as the gateways ask for it (SNI)
+	Name     string `json:"name"` // the peer's export name, as in the SNI
 	Weight   uint32 `json:"weight"`
 	Priority uint32 `json:"priority"`
-	// Unready is why it cannot be served there now, as far as the peer says; empty where it can.
+	// Unready says why the peer cannot serve it now, as far as the peer reports; empty if it can.
 	Unready string `json:"unready,omitempty"`
 }
 
@@ -69,21 +69,21 @@ type WorkloadInfo struct {
 	Labels    []string       `json:"labels"` // key=value
 	Addresses []string       `json:"addresses"`
 	Ready     bool           `json:"ready"`
-	Silent    bool           `json:"silent,omitempty"` // its node is, so that nobody knows whether it is ready
-	Mode      string         `json:"mode"`             // of mutual TLS, at ports that no service names
+	Silent    bool           `json:"silent,omitempty"` // its node is unheard of, so its readiness is unknown
+	Mode      string         `json:"mode"`             // mTLS mode at ports that no service names
 	Ports     []WorkloadPort `json:"ports"`
 	Calls     []AccessEdge   `json:"calls"`
 }
 
-// Key returns namespace/name.
+// Key returns "namespace/name".
 func (w WorkloadInfo) Key() string { return w.Namespace + "/" + w.Name }
 
-// WorkloadPort is one port that a workload serves.
+// WorkloadPort is a port that a workload serves.
 type WorkloadPort struct {
 	Number   uint16   `json:"number"`
 	Protocol string   `json:"protocol"`
 	Mode     string   `json:"mode"` // STRICT, PERMISSIVE or DISABLE
 	Hosts    []string `json:"hosts"`
 	Policies []string `json:"policies"` // "DENY AuthorizationPolicy default/x (file:line)"
-	Default  string   `json:"default"`  // what applies where no ALLOW policy selects the port: allow or deny
+	Default  string   `json:"default"`  // what applies if no ALLOW policy selects the port: allow or deny
 }

@@ -18,17 +18,17 @@ type PeerInviteResponse struct {
 	Token       string    `json:"token"`
 	Expires     time.Time `json:"expires"`
 	TrustDomain string    `json:"trustDomain"`
-	Fingerprint string    `json:"fingerprint"` // of this mesh: what both administrators compare
+	Fingerprint string    `json:"fingerprint"` // of this mesh, for both administrators to compare
 	Addresses   []string  `json:"addresses"`
 }
 
 // PeerAcceptRequest accepts a peer's invitation.
 type PeerAcceptRequest struct {
 	Token string `json:"token"`
-	Name  string `json:"name,omitempty"` // local name for the peer; default: what it proposes
+	Name  string `json:"name,omitempty"` // local name of the peer; default: the name that it proposes
 }
 
-// PeerAcceptResponse is the peering made.
+// PeerAcceptResponse is the new peering.
 type PeerAcceptResponse struct {
 	Peer             string `json:"peer"`
 	TrustDomain      string `json:"trustDomain"`
@@ -37,9 +37,9 @@ type PeerAcceptResponse struct {
 	PeersFingerprint string `json:"peersFingerprint"`
 }
 
-// PeerRequest names a peer.
+// PeerRequest selects a peer.
 type PeerRequest struct {
-	Peer string `json:"peer,omitempty"` // empty: all, where a list is asked for
+	Peer string `json:"peer,omitempty"` // empty: all, for methods that list
 }
 
 // PeerListResponse lists peers.
@@ -52,11 +52,11 @@ type PeerStatus struct {
 	Name        string   `json:"name"`
 	TrustDomain string   `json:"trustDomain"`
 	KnownAs     string   `json:"knownAs"`
-	Source      string   `json:"source"` // file:line of its MeshPeer, or "peering" when made by a token
+	Source      string   `json:"source"` // file:line of its MeshPeer, or "peering" for one made by token
 	Addresses   []string `json:"addresses"`
-	// over its roots, its gateways' identities and addresses
+	// PeersFingerprint covers the peer's roots and its gateways' identities and addresses.
 	PeersFingerprint  string              `json:"peersFingerprint"`
-	OwnFingerprint    string              `json:"ownFingerprint"` // likewise of this mesh, as the peer should see it
+	OwnFingerprint    string              `json:"ownFingerprint"` // of this mesh, as the peer should see it
 	Roots             []string            `json:"roots"`          // SHA-256 of the peer's roots
 	OwnRoots          []string            `json:"ownRoots"`
 	BundleSequence    uint64              `json:"bundleSequence"`
@@ -72,9 +72,9 @@ type PeerStatus struct {
 	Conditions        []Condition         `json:"conditions"`
 }
 
-// Condition follows the Kubernetes convention.
+// Condition follows the Kubernetes API convention.
 type Condition struct {
-	// TrustEstablished, BundleFresh, CatalogueSynced, DataPathReady, Expiring, Suspended
+	// Type is TrustEstablished, BundleFresh, CatalogueSynced, DataPathReady, Expiring or Suspended.
 	Type    string    `json:"type"`
 	Status  string    `json:"status"` // True, False, Unknown
 	Reason  string    `json:"reason"`
@@ -82,24 +82,25 @@ type Condition struct {
 	Since   time.Time `json:"since"`
 }
 
-// PeerProbeRequest asks for a synthetic request through both gateways.
+// PeerProbeRequest asks for a test request through both gateways.
 type PeerProbeRequest struct {
 	Peer string `json:"peer"`
-	// namespace/name of a FederatedImport that the peer serves; empty: its control plane alone
+	// Import is the namespace/name of a FederatedImport that the peer serves. Empty tests only the peer's control
+	// plane.
 	Import string `json:"import,omitempty"`
 }
 
-// PeerProbeResponse is how far a probe came, and what each leg took.
+// PeerProbeResponse says how far a probe got and how long each leg took.
 type PeerProbeResponse struct {
 	Peer   string        `json:"peer"`
 	Import string        `json:"import,omitempty"`
-	Asked  string        `json:"asked"` // the name in the handshake with the peer's gateway
-	Took   time.Duration `json:"took"`  // of it all; zero when no answer came
+	Asked  string        `json:"asked"` // server name in the handshake with the peer's gateway
+	Took   time.Duration `json:"took"`  // in total; zero if no answer came
 	Legs   []ProbeLeg    `json:"legs"`
-	Proves string        `json:"proves"` // what the last leg shows and does not show
+	Proves string        `json:"proves"` // what the last leg does and does not prove
 }
 
-// ProbeLeg is one step on the way.
+// ProbeLeg is one leg of the path.
 type ProbeLeg struct {
 	From   string        `json:"from"`
 	To     string        `json:"to"`
@@ -110,38 +111,38 @@ type ProbeLeg struct {
 	Remedy string        `json:"remedy,omitempty"`
 }
 
-// States of a ProbeLeg.
+// The states of a ProbeLeg.
 const (
 	LegOK      = "ok"
 	LegFailed  = "failed"
 	LegUntried = "untried"
 )
 
-// PeerManifestRequest asks for the MeshPeer file that describes this mesh to a peer, for peering without a connection.
+// PeerManifestRequest asks for the MeshPeer file that describes this mesh to a peer, for a peering by files.
 type PeerManifestRequest struct {
-	As      string `json:"as"`      // name under which the peer will know this mesh: metadata.name of the file
-	KnownAs string `json:"knownAs"` // name under which this mesh will know the peer
+	As      string `json:"as"`      // the peer's name for this mesh: metadata.name of the file
+	KnownAs string `json:"knownAs"` // this mesh's name for the peer
 }
 
-// PeerManifestResponse is that file.
+// PeerManifestResponse contains that file.
 type PeerManifestResponse struct {
 	YAML        string `json:"yaml"`
 	Fingerprint string `json:"fingerprint"`
 }
 
-// CatalogueResponse is what peers offer.
+// CatalogueResponse lists what peers offer.
 type CatalogueResponse struct {
 	Entries []CatalogueEntry `json:"entries"`
 }
 
-// CatalogueEntry is one offer.
+// CatalogueEntry is one offered service.
 type CatalogueEntry struct {
 	Peer string `json:"peer"`
 	snapshot.OfferedService
 	ImportedAs []string `json:"importedAs"`
 }
 
-// ExportsResponse is what this mesh offers.
+// ExportsResponse lists what this mesh offers.
 type ExportsResponse struct {
 	Exports []ExportStatus `json:"exports"`
 }
@@ -156,11 +157,11 @@ type ExportStatus struct {
 	Peer      string `json:"peer"`
 	SNI       string `json:"sni"`
 	Rules     int    `json:"rules"`
-	Endpoints int    `json:"endpoints"` // healthy ones
-	State     string `json:"state"`     // Ready, or why not
+	Endpoints int    `json:"endpoints"` // ready ones
+	State     string `json:"state"`     // Ready, or the reason why not
 }
 
-// ImportsResponse is what this mesh uses of its peers.
+// ImportsResponse lists what this mesh uses of its peers.
 type ImportsResponse struct {
 	Imports []ImportStatus `json:"imports"`
 }

@@ -1,5 +1,5 @@
-// Package agentapi is what a node or gateway agent and the control plane say to each other, over gRPC on port 15012:
-// this service, and Envoy's aggregated discovery service beside it on the same connection.
+// Package agentapi is the gRPC API between agents (of nodes and gateways) and the control plane, on port 15012. Envoy's
+// aggregated discovery service runs on the same connection.
 package agentapi
 
 import (
@@ -17,11 +17,11 @@ import (
 // Service is the gRPC service name.
 const Service = "isthmus.agent.v1alpha1.Agent"
 
-// AttestRequest trades a join token for a node identity. Sent over TLS without a client certificate;
-// the agent has checked the server against the fingerprint inside the token first.
+// AttestRequest exchanges a join token for a node identity. It is sent over TLS without a client certificate, after the
+// agent has verified the server by the root fingerprint in the token.
 type AttestRequest struct {
 	Token string `json:"token"`
-	CSR   []byte `json:"csr"` // DER; only its public key and its self-signature count
+	CSR   []byte `json:"csr"` // DER; only its public key and self-signature are used
 }
 
 // AttestResponse is the node's first identity.
@@ -32,11 +32,11 @@ type AttestResponse struct {
 	Roots []byte        `json:"roots"` // PEM
 }
 
-// SignRequest asks for a certificate. With Namespace and ServiceAccount empty it renews the node's own.
+// SignRequest asks for a certificate. If Namespace and ServiceAccount are empty, it renews the node's own.
 type SignRequest struct {
 	Namespace      string `json:"namespace,omitempty"`
 	ServiceAccount string `json:"serviceAccount,omitempty"`
-	CSR            []byte `json:"csr"` // DER; only its public key and its self-signature count
+	CSR            []byte `json:"csr"` // DER; only its public key and self-signature are used
 }
 
 // SignResponse is one X.509-SVID.
@@ -45,7 +45,7 @@ type SignResponse struct {
 	Roots []byte   `json:"roots"` // PEM
 }
 
-// Report is what an agent tells on its Sync stream: all of it at first, and again whenever any of it changed.
+// Report is an agent's complete state. It is sent at the start of a Sync stream and after each change.
 type Report struct {
 	Version string `json:"version"`
 	// Builtin is which version of the built-in parts of Envoy's configuration the agent gives to its Envoys
@@ -56,27 +56,27 @@ type Report struct {
 	Troubles  []snapshot.Trouble    `json:"troubles,omitempty"`
 	Outside   []snapshot.Outside    `json:"outside,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
-	// by workload that has an Envoy of its own, "<namespace>/<name>"
+	// Sidecars is the state of Envoys that serve one workload each, by "<namespace>/<name>".
 	Sidecars map[string]EnvoyState `json:"sidecars,omitempty"`
-	// gateways: addresses of theirs that their host does not have
+	// Elsewhere lists a gateway's configured addresses that its host does not have.
 	Elsewhere []netip.Addr `json:"elsewhere,omitempty"`
-	// gateways: totals by MeshPeer name since the agent began
+	// Peers holds a gateway's totals by MeshPeer name since the agent started.
 	Peers map[string]PeerCounts `json:"peers,omitempty"`
 	Certs []CertState           `json:"certs,omitempty"`
-	// of the mesh, as the agent itself trusts them: SHA-256, hex
+	// Roots are the mesh's roots that the agent itself trusts: SHA-256, hex.
 	Roots []string `json:"roots,omitempty"`
 }
 
-// EnvoyState is how the agent's Envoy is, or all of them together.
+// EnvoyState is the state of one Envoy, or the combined state of all Envoys of an agent.
 type EnvoyState struct {
 	Running  bool   `json:"running"`
 	Version  string `json:"version,omitempty"`
 	Restarts int    `json:"restarts"`
-	// Refused connections, because Envoy or the listener or the chain that they were for held as many as it may, and
-	// when that was seen last. Both are since the agent began.
+	// Refused counts connections refused because a limit of Envoy, the listener or the filter chain was reached. The
+	// time is that of the last observation. Both are counted since the agent started.
 	Refused     uint64    `json:"refused,omitempty"`
 	RefusedLast time.Time `json:"refusedLast,omitzero"`
-	// Crashes are how often it ended by a fault of its own since the agent began, LastCrash is how it did so last.
+	// Crashes counts the times that Envoy crashed since the agent started. LastCrash describes the last one.
 	Crashes   int    `json:"crashes,omitempty"`
 	LastCrash string `json:"lastCrash,omitempty"`
 }
@@ -88,10 +88,10 @@ type CertState struct {
 	Fingerprint string    `json:"fingerprint"` // SHA-256 of the DER, hex
 	NotBefore   time.Time `json:"notBefore"`
 	NotAfter    time.Time `json:"notAfter"`
-	Root        string    `json:"root,omitempty"` // that it leads to: SHA-256, hex
+	Root        string    `json:"root,omitempty"` // the root that it chains to: SHA-256, hex
 }
 
-// PeerCounts are what a gateway's Envoy logged about one peer.
+// PeerCounts are totals from a gateway's access log about one peer.
 type PeerCounts struct {
 	HandshakesOK     uint64 `json:"handshakesOK"`
 	HandshakesFailed uint64 `json:"handshakesFailed"`
@@ -101,42 +101,42 @@ type PeerCounts struct {
 	BytesOut         uint64 `json:"bytesOut"`
 }
 
-// Instructions is what the control plane tells an agent: all of it each time.
+// Instructions is everything that the control plane tells an agent. Each message is complete.
 type Instructions struct {
 	TrustDomain    string        `json:"trustDomain"`
 	CertificateTTL time.Duration `json:"certificateTTL"`
-	// Roots of the mesh's own trust domain, PEM.
+	// Roots are the PEM roots of the mesh's own trust domain.
 	Roots []byte `json:"roots,omitempty"`
-	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is
-	// replaced soon.
+	// SigningRoot is the current signing root: SHA-256, hex. Certificates under another root are to be replaced soon.
 	SigningRoot string `json:"signingRoot,omitempty"`
-	// RevokedAdmins are the serial numbers, hex, of administrators' certificates that were revoked and have not ended
-	// yet: agents, too, answer administrators.
+	// RevokedAdmins are the serial numbers (hex) of revoked, unexpired administrator certificates. Agents answer
+	// administrators, too.
 	RevokedAdmins []string `json:"revokedAdmins,omitempty"`
-	// DNS by workload, "<namespace>/<name>".
+	// DNS tables by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
-	// Refused says what of the agent's report does not stand, and why, one finding a line: for its log.
+	// Refused lists the parts of the agent's report that are not accepted, one finding per entry, for the agent's log.
 	Refused []string `json:"refused,omitempty"`
-	// Plaintext by workload, "<namespace>/<name>".
+	// Plaintext policy by workload, "<namespace>/<name>".
 	Plaintext map[string]Plaintext `json:"plaintext,omitempty"`
 }
 
-// Plaintext says at which ports a workload takes plaintext: at any but the exceptions, or at none but the exceptions.
+// Plaintext says at which ports a workload accepts plaintext. If Any, at all ports but those in Except; otherwise only
+// at those in Except.
 type Plaintext struct {
 	Any    bool     `json:"any,omitempty"`
 	Except []uint16 `json:"except,omitempty"`
 }
 
-// Taken reports whether the workload takes plaintext at any port.
+// Taken reports whether the workload accepts plaintext at any port.
 func (p Plaintext) Taken() bool { return p.Any || len(p.Except) > 0 }
 
-// At reports whether the workload takes plaintext at a port.
+// At reports whether the workload accepts plaintext at a port.
 func (p Plaintext) At(port uint16) bool { return p.Any != slices.Contains(p.Except, port) }
 
-// Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.
+// Trial asks whether the agent's Envoy accepts some resources. It may consist of several messages.
 type Trial struct {
 	ID uint64 `json:"id"`
-	// whose Envoy, "<namespace>/<name>"; empty for one that serves all
+	// Workload selects the Envoy of one workload, "<namespace>/<name>". Empty selects the shared one.
 	Workload  string          `json:"workload,omitempty"`
 	Resources []TrialResource `json:"resources,omitempty"`
 	More      bool            `json:"more,omitempty"` // another message of this trial follows
@@ -149,35 +149,34 @@ type TrialResource struct {
 	Body []byte `json:"body"`
 }
 
-// Verdict is the answer to one trial: Envoy lives with it, or refuses it, or it could not be tried.
+// Verdict is the answer to a trial: accepted, refused by Envoy, or not tried because of an error.
 type Verdict struct {
 	ID      uint64 `json:"id"`
-	Refusal string `json:"refusal,omitempty"` // in Envoy's words
+	Refusal string `json:"refusal,omitempty"` // Envoy's reason
 	Failure string `json:"failure,omitempty"`
 }
 
-// MaxTrial bounds the resources of one trial, in bytes.
+// MaxTrial limits the resources of one trial, in bytes.
 const MaxTrial = 32 << 20
 
-// DNSTable is what one workload may resolve inside the mesh.
+// DNSTable is what one workload may resolve in the mesh.
 type DNSTable struct {
-	// Hosts maps a lower-case host name without trailing dot to its virtual addresses, of the IP versions that the
-	// workload has.
+	// Hosts maps lower-case host names without a trailing dot to virtual addresses, in the workload's IP versions.
 	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
-	// Refusal answers every other name <label>.<namespace>.svc.<domain> for these suffixes
-	// ("default.svc.cluster.local"): a call there is refused with the reason, whether or not the service exists.
+	// Refusal is the answer for any other name <label>.<namespace>.svc.<domain> under these suffixes
+	// ("default.svc.cluster.local"). Calls to it are refused with a reason, whether or not the service exists.
 	Refusal netip.Addr `json:"refusal"`
-	// Refusal6 is the same for IPv6. A workload has each of the two that it has addresses of.
+	// Refusal6 is the IPv6 counterpart. Each is set only if the workload has addresses of that version.
 	Refusal6        netip.Addr `json:"refusal6,omitzero"`
 	RefusalSuffixes []string   `json:"refusalSuffixes,omitempty"`
-	// MeshSuffix is the suffix under which every other name does not exist ("svc.cluster.local").
+	// MeshSuffix is the suffix under which all other names do not exist ("svc.cluster.local").
 	MeshSuffix string `json:"meshSuffix"`
-	// Forward lets names outside the mesh be asked of the node's upstreams. Without it no question leaves the node:
-	// where workloads may call listed addresses only, every name that they need is in Hosts.
+	// Forward passes queries for names outside the mesh to the node's upstreams. Without it, no query leaves the node:
+	// where workloads may call only listed addresses, Hosts contains every name that they need.
 	Forward bool `json:"forward,omitempty"`
 }
 
-// Server is the control plane's side. The caller's identity is in the context's TLS peer.
+// Server is implemented by the control plane. The caller's identity is in the context.
 type Server interface {
 	Attest(context.Context, *AttestRequest) (*AttestResponse, error)
 	Sign(context.Context, *SignRequest) (*SignResponse, error)
@@ -197,25 +196,25 @@ var Desc = grpc.ServiceDesc{
 	},
 }
 
-// Client is the agent's side.
+// Client is used by the agent.
 type Client struct{ Conn grpc.ClientConnInterface }
 
-// Attest trades a join token for a node identity.
+// Attest exchanges a join token for a node identity.
 func (c Client) Attest(ctx context.Context, r *AttestRequest) (*AttestResponse, error) {
 	return rpc.Call[AttestRequest, AttestResponse](ctx, c.Conn, Service, "Attest", r)
 }
 
-// Sign asks for one certificate.
+// Sign requests one certificate.
 func (c Client) Sign(ctx context.Context, r *SignRequest) (*SignResponse, error) {
 	return rpc.Call[SignRequest, SignResponse](ctx, c.Conn, Service, "Sign", r)
 }
 
-// Sync opens the standing conversation.
+// Sync opens the stream of reports and instructions.
 func (c Client) Sync(ctx context.Context) (rpc.Stream[Report, Instructions], error) {
 	return rpc.Open[Report, Instructions](ctx, c.Conn, Service, "Sync")
 }
 
-// Try opens the stream of trials. The agent says that it is ready by an empty verdict.
+// Try opens the stream of trials. The agent signals that it is ready with an empty Verdict.
 func (c Client) Try(ctx context.Context) (rpc.Stream[Verdict, Trial], error) {
 	return rpc.Open[Verdict, Trial](ctx, c.Conn, Service, "Try")
 }

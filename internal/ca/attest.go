@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Attestation is a node that joined, and its first certificate.
+// Attestation is the result of a node's join: its grant and its first certificate.
 type Attestation struct {
 	TokenGrant
 	SVID  spiffe.ID
@@ -17,9 +17,9 @@ type Attestation struct {
 	Roots []byte   // PEM
 }
 
-// Attest exchanges a join token for a node's identity. The token's ID becomes the node's generation. An invalid
-// certificate request does not use the token up. The grant is returned even when something failed after the token was
-// used, since the node's record may have changed.
+// Attest exchanges a join token for a node identity. The token's ID becomes the node's generation. An invalid
+// certificate request does not use up the token. The grant is returned even with an error if the token was used, since
+// the node's record may have changed.
 func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from string) (Attestation, error) {
 	pub, err := requestKey(csr)
 	if err != nil {

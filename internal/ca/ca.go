@@ -1,8 +1,8 @@
-// Package ca is the certificate authority of one mesh: it keeps the root, signs X.509-SVIDs under an intermediate that
-// it renews, lets nodes join by one-use tokens, and builds the TLS settings of those who trust it.
+// Package ca is the certificate authority of one mesh. It keeps the root, signs X.509-SVIDs with an intermediate that
+// it renews, lets nodes join with one-time tokens, and builds the TLS settings of all parties.
 //
-// The caller of Sign decides what a certificate says, never the request. Private keys are stored encrypted and never
-// leave the package.
+// The caller of Sign decides the content of a certificate, never the request. Private keys are stored encrypted and
+// never leave the package.
 package ca
 
 import (
@@ -20,7 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Store is what the authority keeps outside itself.
+// Store is the authority's storage.
 type Store interface {
 	materialStore
 	rotationStore
@@ -55,22 +55,22 @@ type Config struct {
 	KeyFile string
 	// Operator names the operator's own CA files; empty: the authority makes its root itself.
 	Operator OperatorFiles
-	// LeafTTL is the life of a certificate where the caller asks for none. Default 1h.
+	// LeafTTL is the default lifetime of a certificate. Default 1h.
 	LeafTTL time.Duration
-	// IntermediateTTL is the life of the signing certificate. Default 7 days.
+	// IntermediateTTL is the lifetime of the signing certificate. Default 7 days.
 	IntermediateTTL time.Duration
 	// Skew is how far the clocks of the mesh may differ, beyond the minute that is always allowed.
 	Skew time.Duration
-	// Retention is how long used tokens and ended administrators' certificates are remembered. Default 24h.
+	// Retention is how long used tokens and expired administrator certificates are kept. Default 24h.
 	Retention time.Duration
-	// Tidies says whether this control plane is the one that removes what is long past. Default: yes.
+	// Tidies reports whether this control plane removes expired records. Default: it does.
 	Tidies func() bool
-	// Now tells the time. Default time.Now.
+	// Now returns the time. Default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
 }
 
-// certRetention is how long the record of a certificate is kept after its end, to allow for differing clocks.
+// certRetention is how long a certificate's record is kept after it expires, to allow for clock differences.
 const certRetention = 10 * time.Minute
 
 // Authority signs for one trust domain.
@@ -79,10 +79,10 @@ type Authority struct {
 	now func() time.Time
 	mat atomic.Pointer[material]
 	key sealKey
-	mu  sync.Mutex // guards the renewal of mat, and the steps of a rotation
+	mu  sync.Mutex // guards the renewal of mat and the steps of a rotation
 }
 
-// New loads the authority's material from the store and the operator's files, or makes it at the first start.
+// New loads the root from the store and the operator's files, or makes it at the first start.
 func New(ctx context.Context, cfg Config) (*Authority, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -133,10 +133,10 @@ func (a *Authority) Roots() []byte { return bytes.Clone(a.mat.Load().rootsPEM) }
 // RootFingerprint returns the SHA-256 of the signing root's DER, hex.
 func (a *Authority) RootFingerprint() string { return spiffe.Fingerprint(a.mat.Load().roots[0]) }
 
-// RootNotAfter returns when the signing root ends.
+// RootNotAfter returns when the signing root expires.
 func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
 
-// Reload takes up what another control plane of this mesh has changed.
+// Reload takes over changes made by other control planes of this mesh.
 func (a *Authority) Reload(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

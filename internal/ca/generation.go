@@ -8,12 +8,12 @@ import (
 	"math/big"
 )
 
-// A certificate's serial number tells the admission under which it was issued: a first byte that marks the form, eight
-// bytes of generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). It is signed with the rest. A node gets a new
-// generation with each join, an administrator with each certificate. A verifier compares the generation with the active
-// one. Certificates for a node's workloads carry the node's generation.
+// A serial number encodes the generation under which a certificate was issued: a first byte that marks the format,
+// eight bytes of generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). A node gets a new generation with each
+// join, an administrator with each certificate. Certificates for a node's workloads carry the node's generation. A
+// verifier compares it with the active generation.
 const (
-	serialForm     = 0x40 // positive, and without a leading zero
+	serialForm     = 0x40 // positive, no leading zero byte
 	generationSize = 8
 	serialSize     = 1 + 2*generationSize
 )
@@ -25,7 +25,8 @@ func NewGeneration() string {
 	return hex.EncodeToString(b)
 }
 
-// Generation returns the generation in a certificate's serial number; empty when the serial number has another form.
+// Generation returns the generation encoded in a certificate's serial number, or "" if the serial number has another
+// format.
 func Generation(c *x509.Certificate) string {
 	b := c.SerialNumber.Bytes()
 	if len(b) != serialSize || b[0] != serialForm {

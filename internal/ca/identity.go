@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life,
-// and at every step of a rotation of the root.
+// Source is an identity of the control plane itself. It renews its certificate on first use after half its lifetime,
+// and at every step of a root rotation.
 type Source struct {
 	authority *Authority
 	id        spiffe.ID
@@ -33,21 +33,21 @@ type ownCert struct {
 	under      *trust
 	from       time.Time
 	renewAt    time.Time
-	retryAfter time.Time // not again before, after a failed renewal
+	retryAfter time.Time // no renewal before, after a failed one
 	notAfter   time.Time
 }
 
-// Identity gives the control plane an identity of its own.
+// Identity creates an identity of the control plane.
 func (a *Authority) Identity(ctx context.Context, id spiffe.ID, extraDNS ...string) (*Source, error) {
 	s := &Source{authority: a, id: id, dns: extraDNS}
 	_, err := s.current(ctx)
 	return s, err
 }
 
-// ID returns whose identity it is.
+// ID returns the SPIFFE ID.
 func (s *Source) ID() spiffe.ID { return s.id }
 
-// GetCertificate is for tls.Config on a server. The chain ends with the root, so that a client that knows only the
+// GetCertificate is for tls.Config on a server. The chain includes the root, so that a client that knows only the
 // root's fingerprint can verify it.
 func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c, err := s.current(context.Background()) // a renewal serves all handshakes, even if this one is cancelled
@@ -114,7 +114,7 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate: %w", err)
 	}
-	now := s.authority.now().Round(0) // by wall-clock time, as certificates are dated
+	now := s.authority.now().Round(0) // strip the monotonic clock: certificates use wall-clock time
 	return &ownCert{
 		plain: &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
 		withRoot: &tls.Certificate{
@@ -127,8 +127,8 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}, nil
 }
 
-// rootsInChain returns the certificates that lead a client to a root of which it knows only the fingerprint: the
-// signing root and, during a rotation, the old root with its signature on the new one.
+// rootsInChain returns the certificates that lead to a root known only by its fingerprint: the signing root and, during
+// a rotation, the new root cross-signed by the old one, and the old root.
 func (t *trust) rootsInChain() [][]byte {
 	if t.cross == nil {
 		return [][]byte{t.roots[0].Raw}

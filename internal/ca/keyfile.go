@@ -23,11 +23,11 @@ const (
 // keyFile is a key file as read.
 type keyFile struct {
 	key    sealKey
-	ours   bool // made by isthmus
-	guards bool // a root was made under it
+	ours   bool // made by Isthmus
+	guards bool // a root was made under this key
 }
 
-// readKeyFile reads a key file; os.ErrNotExist when there is none.
+// readKeyFile returns os.ErrNotExist if there is no key file.
 func readKeyFile(path string) (keyFile, error) {
 	text, err := readPrivate(path)
 	if err != nil {
@@ -43,14 +43,14 @@ func readKeyFile(path string) (keyFile, error) {
 	}
 	raw, err := base64.StdEncoding.DecodeString(body)
 	if err != nil || len(raw) != len(f.key) {
-		// the cause would quote the key
+		// the underlying error would quote the key
 		return keyFile{}, fmt.Errorf("key file %s does not hold a key: %s", path, keyFileHelp)
 	}
 	copy(f.key[:], raw)
 	return f, nil
 }
 
-// readPrivate reads a small file that only its owner may read.
+// readPrivate reads a small file that only its owner can read.
 func readPrivate(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -76,7 +76,7 @@ func readPrivate(path string) ([]byte, error) {
 	return text, err
 }
 
-// makeKeyFile writes a new key file; it never writes over one.
+// makeKeyFile writes a new key file. It never overwrites one.
 func makeKeyFile(path string) (keyFile, error) {
 	f := keyFile{ours: true}
 	rand.Read(f.key[:]) // never fails
@@ -97,8 +97,8 @@ func makeKeyFile(path string) (keyFile, error) {
 	return f, durable.SyncFolder(filepath.Dir(path))
 }
 
-// markKeyFile records in our key file that a root was made under it. A later start without that root then knows that
-// the state was lost, and does not silently begin a new mesh.
+// markKeyFile records in our key file that a root was made under it. A later start without that root then detects that
+// the state was lost, instead of silently starting a new mesh.
 func markKeyFile(path, fingerprint string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

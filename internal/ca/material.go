@@ -22,25 +22,25 @@ const (
 	intermediateBlob = "intermediate"
 )
 
-// retryAfter is how long to wait after a failed renewal while the old certificate is still valid.
+// retryAfter is the pause after a failed renewal while the old certificate is still valid.
 const retryAfter = 10 * time.Second
 
-// material is what the authority signs with and is trusted by. It is immutable: renewing makes another.
+// material holds the signing certificate, its key and the trusted roots. It is immutable; a renewal makes a new one.
 type material struct {
 	*trust
 	rootKey crypto.Signer // nil when the operator keeps it
 	signer  *x509.Certificate
 	key     crypto.Signer // of signer
-	renewAt time.Time     // zero when signer cannot be renewed here
+	renewAt time.Time     // zero if signer cannot be renewed here
 }
 
-// trust is the part of material that signing certificates share.
+// trust is the part of material that does not change with the signing certificate.
 type trust struct {
-	roots    []*x509.Certificate // the one that signs first
+	roots    []*x509.Certificate // the signing one first
 	rootsPEM []byte
 	pool     *x509.CertPool
-	rotation Rotation          // under way, or the last one
-	cross    *x509.Certificate // the signing root under the old root, while a rotation has both
+	rotation Rotation          // in progress, or the last one
+	cross    *x509.Certificate // during a rotation, the signing root cross-signed by the old one
 }
 
 func newMaterial(rootKey crypto.Signer, roots ...*x509.Certificate) *material {
@@ -52,7 +52,7 @@ func newMaterial(rootKey crypto.Signer, roots ...*x509.Certificate) *material {
 	return m
 }
 
-// signing returns m with another signing certificate.
+// signing returns a copy of m with another signing certificate.
 func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material {
 	next := *m
 	next.signer, next.key = cert, key
@@ -62,14 +62,14 @@ func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material 
 	return &next
 }
 
-// isUsable reports whether m may sign now and need not be renewed yet.
+// isUsable reports whether m may sign now and is not due for renewal.
 func (m *material) isUsable(now time.Time) bool {
 	return !now.Before(m.signer.NotBefore) && now.Before(m.signer.NotAfter) &&
 		(m.renewAt.IsZero() || now.Before(m.renewAt))
 }
 
-// load finds the material. Where another control plane takes a step of a rotation meanwhile, it is read again: parts of
-// two steps do not belong together.
+// load reads the material. If another control plane advances a rotation meanwhile, load starts again, so that it never
+// mixes the parts of two steps.
 func (a *Authority) load(ctx context.Context) (*material, error) {
 	for {
 		before, err := a.storedStep(ctx)
@@ -87,7 +87,7 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 	}
 }
 
-// storedStep names the step at which the state has the rotation.
+// storedStep returns the rotation's step in the store.
 func (a *Authority) storedStep(ctx context.Context) (string, error) {
 	r, err := a.cfg.Store.Rotation(ctx)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
@@ -112,8 +112,8 @@ func (a *Authority) loadOnce(ctx context.Context) (*material, error) {
 	return a.intermediate(ctx, root)
 }
 
-// current returns the material to sign with. It renews the signing certificate after half its life, or when the clock
-// was stepped outside its validity. A failed renewal does not prevent signing while the old one is valid.
+// current returns the material to sign with. It renews the signing certificate after half its lifetime, or when the
+// clock was set outside its validity. A failed renewal does not prevent signing while the old certificate is valid.
 func (a *Authority) current(ctx context.Context) (*material, error) {
 	if m := a.mat.Load(); m.isUsable(a.now()) {
 		return m, nil
@@ -145,8 +145,8 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 	return nil, err
 }
 
-// intermediate returns m with the signing certificate in the store, if that may sign and need not be renewed yet, or
-// else with a new one. Of several control planes one makes it, and the others take it.
+// intermediate returns m with the stored signing certificate if that is usable, else with a new one. If several control
+// planes renew at once, one succeeds and the others use its certificate.
 func (a *Authority) intermediate(ctx context.Context, m *material) (*material, error) {
 	for {
 		stored, was, err := a.storedIntermediate(ctx, m)
@@ -163,7 +163,7 @@ func (a *Authority) intermediate(ctx context.Context, m *material) (*material, e
 	}
 }
 
-// newIntermediate makes a signing certificate under m's root and writes it over the one that was in the store.
+// newIntermediate makes a signing certificate under m's root and replaces the stored certificate was.
 func (a *Authority) newIntermediate(ctx context.Context, m *material, was []byte) (*material, error) {
 	now := a.now()
 	root := m.roots[0]
@@ -187,8 +187,8 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material, was []byte
 	return m.signing(cert, key), nil
 }
 
-// storedIntermediate returns the material with the signing certificate in the store; nil when there is none under this
-// root. was is the certificate in the store, whatever it is.
+// storedIntermediate returns m with the stored signing certificate, or nil if there is none under this root. was is the
+// stored certificate, even if it is not usable.
 func (a *Authority) storedIntermediate(ctx context.Context, m *material) (signing *material, was []byte, err error) {
 	b, err := a.cfg.Store.Blob(ctx, intermediateBlob)
 	if errors.Is(err, state.ErrNotFound) {
@@ -202,12 +202,12 @@ func (a *Authority) storedIntermediate(ctx context.Context, m *material) (signin
 		return nil, nil, err
 	}
 	if err := cert.CheckSignatureFrom(m.roots[0]); err != nil {
-		return nil, b.Cert, nil //nolint:nilerr // made under another root: a new one takes its place
+		return nil, b.Cert, nil // made under another root, and will be replaced
 	}
 	return m.signing(cert, key), b.Cert, nil
 }
 
-// putBlob seals a key and writes it with its certificate, over the certificate that was there.
+// putBlob seals a key and stores it with its certificate, in place of the certificate was.
 func (a *Authority) putBlob(
 	ctx context.Context, name string, cert *x509.Certificate, key crypto.Signer, was []byte,
 ) error {
@@ -258,7 +258,7 @@ func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, er
 	return cert, key, nil
 }
 
-// blobContext binds a sealed key to its name, so that no other sealed key can take its place.
+// blobContext binds a sealed key to its name, so that it cannot be swapped for another sealed key.
 func (a *Authority) blobContext(name string) string {
 	return "isthmus ca key\x00" + a.cfg.TrustDomain.Name() + "\x00" + name
 }

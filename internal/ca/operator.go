@@ -20,9 +20,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// OperatorFiles are PEM files of an operator's own CA: either root certificate and root key, under which the authority
-// makes its intermediates; or root certificate, intermediate certificate and intermediate key, when the root key is
-// kept elsewhere.
+// OperatorFiles are the PEM files of an operator's own CA. They are either a root certificate and its key, under which
+// the authority makes its intermediates, or a root certificate, an intermediate certificate and the intermediate's key,
+// if the root key is kept elsewhere.
 type OperatorFiles struct {
 	RootCert         string
 	RootKey          string
@@ -30,7 +30,7 @@ type OperatorFiles struct {
 	IntermediateKey  string
 }
 
-// operatorRoot returns the material under the operator's root and root key.
+// operatorRoot builds the material from the operator's root and root key.
 func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first bool) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.RootKey == "" {
@@ -51,7 +51,7 @@ func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first b
 	return m, a.pinRoot(ctx, stored, first, root)
 }
 
-// loadOperatorIntermediate returns the material under the operator's root with the operator's intermediate.
+// loadOperatorIntermediate builds the material from the operator's root and intermediate.
 func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.IntermediateCert == "" || o.IntermediateKey == "" {
@@ -108,7 +108,7 @@ func (a *Authority) checkRoot(root *x509.Certificate) error {
 	return nil
 }
 
-// checkCA refuses what cannot sign for this mesh.
+// checkCA refuses a CA certificate that cannot sign for this mesh.
 func (a *Authority) checkCA(c *x509.Certificate, file string) error {
 	if !c.BasicConstraintsValid || !c.IsCA {
 		return fmt.Errorf("certificate %s is not a CA (basic constraints CA:TRUE is missing): name a CA certificate",
@@ -167,8 +167,8 @@ func checkCAKey(pub crypto.PublicKey) error {
 	}
 }
 
-// selfTest signs and verifies a certificate that is thrown away, to find any other fault in the operator's CA that
-// would make every certificate of the mesh unusable.
+// selfTest signs and verifies a throw-away certificate, to find any other fault in the operator's CA that would make
+// the mesh's certificates invalid.
 func (a *Authority) selfTest(m *material, file string) error {
 	now := a.now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -252,7 +252,7 @@ func readKey(file string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("file %s holds no private key in PEM form: name the key's file", file)
 }
 
-// parseKey returns nil without an error for a block that is no key, such as "EC PARAMETERS".
+// parseKey returns nil without an error for a block that is not a key, such as "EC PARAMETERS".
 func parseKey(block *pem.Block) (crypto.Signer, error) {
 	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
 		return nil,

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// loadRoot finds the root and its key: the operator's, the one in the store, or at the first start a new one.
+// loadRoot returns the root and its key: the operator's, the stored one, or, at the first start, a new one.
 func (a *Authority) loadRoot(ctx context.Context) (*material, error) {
 	stored, err := a.cfg.Store.Blob(ctx, rootBlob)
 	first := errors.Is(err, state.ErrNotFound)
@@ -75,7 +75,7 @@ func (a *Authority) firstRoot(ctx context.Context) (*material, error) {
 		return nil, fmt.Errorf("make root: %w", err)
 	}
 	err = a.putBlob(ctx, rootBlob, cert, key, nil)
-	if errors.Is(err, state.ErrSuperseded) { // another control plane on the same store was first
+	if errors.Is(err, state.ErrSuperseded) { // another control plane with the same store was first
 		stored, err := a.cfg.Store.Blob(ctx, rootBlob)
 		if err != nil {
 			return nil, err
@@ -109,8 +109,8 @@ func (a *Authority) storedRoot(stored state.Blob) (*material, error) {
 	return newMaterial(key, cert), nil
 }
 
-// pinRoot makes sure that an operator's root is the one the mesh began with: another root would cut off every node and
-// peer at once.
+// pinRoot checks that an operator's root is the one with which the mesh was created. Another root would cut off all
+// nodes and peers.
 func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, root *x509.Certificate) error {
 	if first {
 		err := a.cfg.Store.PutBlob(ctx, state.Blob{Name: rootBlob, Cert: root.Raw, Created: a.now()}, nil)
@@ -127,7 +127,7 @@ func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, 
 		a.cfg.Operator.RootCert, spiffe.Fingerprint(root), spiffe.FingerprintOf(stored.Cert))
 }
 
-// checkDomain refuses a CA certificate whose own name is of another trust domain.
+// checkDomain refuses a CA certificate that names another trust domain.
 func checkDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 	for _, u := range c.URIs {
 		if u.Scheme == "spiffe" && u.String() != td.IDString() {

@@ -14,51 +14,51 @@ import (
 	"isthmus.dev/isthmus/internal/times"
 )
 
-// Blobs that only a rotation has.
+// Blobs that exist only during a rotation.
 const (
-	nextRootBlob = "root-next"  // until it signs
-	oldRootBlob  = "root-old"   // trusted still; its key is gone: nothing is signed with it any more
-	crossBlob    = "root-cross" // the new root's key under the old root's signature
+	nextRootBlob = "root-next"  // until it becomes the signing root
+	oldRootBlob  = "root-old"   // still trusted; its key has been deleted
+	crossBlob    = "root-cross" // the new root cross-signed by the old root
 )
 
-// A rotation is refused with one of these.
+// Errors of rotation requests.
 var (
 	ErrOperatorRoot = errors.New("this mesh stands under an operator's root, whose key is not Isthmus's to replace")
 	ErrRotating     = errors.New("a rotation is under way already")
 	ErrNotRotating  = errors.New("no rotation is under way")
 )
 
-// Step is how far a rotation has come. Each step is written to the state before it is carried out, and carried out
-// again at every start, so a crash at any moment loses nothing.
+// Step is the progress of a rotation. Each step is stored before it is carried out, and carried out again at every
+// start, so that a crash at any point loses nothing.
 type Step string
 
-// The steps. Whoever drives the rotation decides when everybody is ready for the next.
+// The steps. The rotation package decides when the mesh is ready for the next one.
 const (
-	Prepared    Step = "prepared"    // the new root is trusted beside the old one, which signs
-	Distributed Step = "distributed" // everybody trusts both
+	Prepared    Step = "prepared"    // the new root is trusted beside the old one, which still signs
+	Distributed Step = "distributed" // every participant trusts both
 	Activated   Step = "activated"   // the new root signs
-	Drained     Step = "drained"     // no certificate in use leads to the old root
-	Done        Step = "done"        // the old root is trusted no more
-	Cancelled   Step = "cancelled"   // the new root was withdrawn before it signed anything
+	Drained     Step = "drained"     // no certificate in use chains to the old root
+	Done        Step = "done"        // the old root is no longer trusted
+	Cancelled   Step = "cancelled"   // the new root was withdrawn before it signed
 )
 
-// Rotation is the replacement of a root by another.
+// Rotation is the replacement of the root.
 type Rotation struct {
 	Step  Step
 	Old   string // SHA-256, hex
 	New   string
 	Began time.Time
 	Since time.Time // when Step began
-	// Passed names whom an administrator left behind, in words.
+	// Passed names the participants that an administrator chose not to wait for.
 	Passed []string
 }
 
-// InProgress reports whether there are two roots.
+// InProgress reports whether two roots are trusted.
 func (r Rotation) InProgress() bool {
 	return r.Step == Prepared || r.Step == Distributed || r.Step == Activated || r.Step == Drained
 }
 
-// signing returns the root that signs.
+// signing returns the fingerprint of the signing root.
 func (r Rotation) signing() string {
 	if r.Step == Activated || r.Step == Drained || r.Step == Done {
 		return r.New
@@ -66,7 +66,7 @@ func (r Rotation) signing() string {
 	return r.Old
 }
 
-// Rotation returns the one under way, or the last one; its zero value when there never was one.
+// Rotation returns the rotation in progress, else the last one, else the zero value.
 func (a *Authority) Rotation() Rotation {
 	r := a.mat.Load().rotation
 	r.Passed = slices.Clone(r.Passed)
@@ -76,7 +76,7 @@ func (a *Authority) Rotation() Rotation {
 // RootCertificates returns the roots that the mesh trusts, the signing one first.
 func (a *Authority) RootCertificates() []*x509.Certificate { return slices.Clone(a.mat.Load().roots) }
 
-// OperatorsRoot reports whether the root is an operator's.
+// OperatorsRoot reports whether the root is the operator's own.
 func (a *Authority) OperatorsRoot() bool { return a.cfg.Operator != OperatorFiles{} }
 
 // BeginRotation makes a new root that is trusted beside the old one.
@@ -107,8 +107,8 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, m.rotation.Step, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 
-// AdvanceRotation takes the step after from. passed names those whom an administrator leaves behind. When the rotation
-// is not at from, nothing happens and the result says where it is.
+// AdvanceRotation takes the step that follows from. passed names the participants not waited for. If the rotation is
+// not at from, nothing happens, and the result shows where it is.
 func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []string) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -117,7 +117,7 @@ func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []str
 	if err != nil {
 		return r, err
 	}
-	if Step(kept.Step) != r.Step { // an earlier attempt was written and then failed
+	if Step(kept.Step) != r.Step { // an earlier attempt was stored and then failed
 		return a.mat.Load().rotation, a.reload(ctx)
 	}
 	if r.Step != from {
@@ -142,7 +142,7 @@ func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []str
 	return r, ErrNotRotating
 }
 
-// CancelRotation withdraws the new root before it signs anything.
+// CancelRotation withdraws the new root before it signs.
 func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -159,8 +159,8 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, from, r, nil, []string{nextRootBlob})
 }
 
-// step writes a step with its material and takes it up, if the rotation is still at from. Where another control plane
-// has taken it meanwhile, that is taken up. The caller holds mu.
+// step stores a step with its material and loads it, provided that the rotation is still at from. If another control
+// plane has advanced it, step loads that state instead. The caller holds mu.
 func (a *Authority) step(ctx context.Context, from Step, r Rotation, put []state.Blob, remove []string) error {
 	kept := state.Rotation{
 		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Signing: r.signing(), Began: r.Began, Since: r.Since,
@@ -177,7 +177,7 @@ func (a *Authority) step(ctx context.Context, from Step, r Rotation, put []state
 	return a.reload(ctx)
 }
 
-// reload loads the state as a new start would. The caller holds mu.
+// reload loads the state as at a start. The caller holds mu.
 func (a *Authority) reload(ctx context.Context) error {
 	m, err := a.load(ctx)
 	if err != nil {
@@ -187,12 +187,12 @@ func (a *Authority) reload(ctx context.Context) error {
 	return nil
 }
 
-// activate makes the next root the signing one. The old root's last signature is on the new root, for those who know
-// only the old one. After that the old key is of no use and is not kept.
+// activate makes the next root the signing one. The old root cross-signs it, for clients that know only the old root.
+// The old key is then deleted.
 func (a *Authority) activate(ctx context.Context, from Step, r Rotation) error {
 	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
 	if errors.Is(err, state.ErrNotFound) {
-		// another one has activated it
+		// another control plane has activated it
 		if kept, err := a.cfg.Store.Rotation(ctx); err == nil && Step(kept.Step) != from {
 			err = fmt.Errorf("root rotation to step %s: %w", r.Step, state.ErrSuperseded)
 			return errors.Join(err, a.reload(ctx))
@@ -230,7 +230,7 @@ func crossSign(next, old *x509.Certificate, oldKey crypto.Signer) (*x509.Certifi
 	}, old, next.PublicKey, oldKey)
 }
 
-// rotating adds the certificates that a rotation under way has trusted beside the root.
+// rotating adds the roots that are trusted only during a rotation.
 func (a *Authority) rotating(ctx context.Context, m *material) (*material, error) {
 	kept, err := a.cfg.Store.Rotation(ctx)
 	if errors.Is(err, state.ErrNotFound) {

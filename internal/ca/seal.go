@@ -21,7 +21,7 @@ func (sealKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 const sealVersion = 1
 
-// seal encrypts text; open gives it back only under the same context.
+// seal encrypts text. open decrypts it, only with the same context.
 func (k sealKey) seal(context string, text []byte) ([]byte, error) {
 	g, err := k.gcm()
 	if err != nil {

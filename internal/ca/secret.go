@@ -7,9 +7,9 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a text that only Reveal returns. Printing, logging and encoding redact it.
+// Secret is a string that only Reveal returns. Printing, logging and encoding redact it.
 type Secret struct {
-	text *string // a pointer, so that even printing it by reflection, as a hidden field, shows an address only
+	text *string // a pointer, so that printing by reflection shows only an address
 }
 
 // NewSecret hides a text.

@@ -17,15 +17,15 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// ErrCSR is a certificate request that cannot be granted, by the requester's fault.
+// ErrCSR means that a certificate request was refused because of its content.
 var ErrCSR = errors.New("certificate request refused")
 
 // maxCSR is far more than a request with an RSA key of 8192 bits needs.
 const maxCSR = 16 << 10
 
-// Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else
-// the request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who
-// asked is durable when Sign returns. The chain is DER, leaf first, without the root.
+// Sign issues an X.509-SVID for id to the key in a certificate request (DER). The request must prove possession of the
+// key; everything else in it is ignored. A ttl of 0 selects the default lifetime; no certificate outlives its issuer.
+// The issuance is recorded durably before Sign returns. The result is a DER chain, leaf first, without the root.
 func (a *Authority) Sign(
 	ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, by Holder,
 ) (chain [][]byte, err error) {
@@ -37,10 +37,10 @@ func (a *Authority) Sign(
 	return chain, err
 }
 
-// Holder is who receives a certificate.
+// Holder says who receives a certificate.
 type Holder struct {
 	Node       string // empty for administrators and the control plane
-	Generation string // of that node, or of the administrator's certificate
+	Generation string // of that node or of the administrator's certificate
 }
 
 // leaf is a certificate to be issued.
@@ -52,8 +52,8 @@ type leaf struct {
 	ttl time.Duration
 }
 
-// issue returns the chain, and the trust that it stands on. Where another control plane of the mesh has begun to sign
-// under another root, it does so too.
+// issue returns the chain and the trust that it chains to. If another control plane of the mesh has changed the signing
+// root, issue signs under the new one.
 func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error) {
 	chain, on, err := a.issueUnder(ctx, l)
 	if errors.Is(err, state.ErrSuperseded) {
@@ -87,7 +87,7 @@ func (a *Authority) issueUnder(ctx context.Context, l leaf) ([][]byte, *trust, e
 		Fingerprint: spiffe.FingerprintOf(der),
 		NotBefore:   t.NotBefore, NotAfter: t.NotAfter, Root: spiffe.Fingerprint(m.roots[0]),
 	}
-	var generation string // of a node; an administrator's certificate begins one of its own
+	var generation string // of a node; an administrator's certificate starts its own
 	if l.Node != "" {
 		generation = l.Generation
 	}
@@ -97,7 +97,7 @@ func (a *Authority) issueUnder(ctx context.Context, l leaf) ([][]byte, *trust, e
 	return [][]byte{der, m.signer.Raw}, m.trust, nil
 }
 
-// requestKey returns the public key of a certificate request that has proved possession of the private key.
+// requestKey returns the public key of a certificate request that proves possession of the private key.
 func requestKey(der []byte) (crypto.PublicKey, error) {
 	if len(der) > maxCSR {
 		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrCSR, len(der), maxCSR)
@@ -106,7 +106,7 @@ func requestKey(der []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: it does not parse: %w", ErrCSR, err)
 	}
-	if err := checkLeafKey(r.PublicKey); err != nil { // before the signature, since a huge key is costly to verify
+	if err := checkLeafKey(r.PublicKey); err != nil { // before the signature: a huge key is costly to verify
 		return nil, err
 	}
 	if err := r.CheckSignature(); err != nil {

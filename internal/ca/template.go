@@ -18,7 +18,7 @@ import (
 
 const (
 	rootLife = 10 * 365 * 24 * time.Hour
-	// CA certificates are dated back further than leaves, so that a clock stepped back does not leave the mesh without.
+	// CA certificates are backdated further than leaves, so that the mesh survives a clock that is set back.
 	rootBackdate         = 48 * time.Hour
 	intermediateBackdate = time.Hour
 	leafBackdate         = time.Minute
@@ -44,7 +44,7 @@ func intermediateTemplate(cfg Config, root *x509.Certificate, now time.Time) *x5
 	return t
 }
 
-// caTemplate names the certificate after its serial number, so that the names of two never collide.
+// caTemplate puts the serial number into the subject, so that subjects are unique.
 func caTemplate(td spiffe.TrustDomain, name string) *x509.Certificate {
 	serial := newSerial()
 	return &x509.Certificate{
@@ -60,9 +60,10 @@ func caTemplate(td spiffe.TrustDomain, name string) *x509.Certificate {
 	}
 }
 
-// leafTemplate returns an X.509-SVID (SPIFFE X.509-SVID §4): one URI name, no CA, good for both ends of a connection.
+// leafTemplate returns an X.509-SVID (SPIFFE X.509-SVID §4): one URI SAN, not a CA, for client and server
+// authentication.
 func leafTemplate(cfg Config, issuer *x509.Certificate, l leaf, serial *big.Int, now time.Time) *x509.Certificate {
-	now = now.UTC().Truncate(time.Second) // as fine as certificates are
+	now = now.UTC().Truncate(time.Second) // certificates have a resolution of one second
 	return &x509.Certificate{
 		SerialNumber:          serial,
 		URIs:                  []*url.URL{l.id.URL()},
@@ -83,7 +84,7 @@ func signCA(template, parent *x509.Certificate, pub crypto.PublicKey, key crypto
 	return x509.ParseCertificate(der)
 }
 
-// newSerial returns a random number of 128 bits, positive and never short.
+// newSerial returns a random positive 128-bit number whose top bits are set.
 func newSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails

@@ -12,8 +12,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// ServerTLS is TLS 1.3 for a server with identity s. A client may come without a certificate, so that a node can join:
-// every method but that one must ask PeerID. A certificate that is shown must be of this mesh.
+// ServerTLS returns a TLS 1.3 configuration for a server with identity s. A client may connect without a certificate,
+// so that a node can join: every other method must check PeerID. A certificate that is presented must belong to this
+// mesh.
 func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
 	td := a.cfg.TrustDomain
 	base := baseTLS(a.now)
@@ -34,13 +35,13 @@ func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
 	outer := base.Clone()
 	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := base.Clone()
-		c.ClientCAs = a.mat.Load().pool // the roots of now
+		c.ClientCAs = a.mat.Load().pool // the current roots
 		return c, nil
 	}
 	return outer
 }
 
-// Trusts reports whether a verified chain of a connection leads to a root that the mesh trusts now.
+// Trusts reports whether a verified chain leads to a root that the mesh trusts now.
 func (a *Authority) Trusts(chains [][]*x509.Certificate) bool {
 	roots := a.mat.Load().roots
 	return slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
@@ -48,7 +49,7 @@ func (a *Authority) Trusts(chains [][]*x509.Certificate) bool {
 	})
 }
 
-// PeerID returns who the other end of a server's connection proved to be.
+// PeerID returns the SPIFFE ID that the client of a server connection proved.
 func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	if len(c.VerifiedChains) == 0 {
 		return spiffe.ID{}, errors.New("the client showed no certificate")
@@ -56,15 +57,15 @@ func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	return spiffe.LeafID(c.VerifiedChains[0][0])
 }
 
-// Client is how a client recognises its server: by roots and exact identities, never by host name.
+// Client configures how a client authenticates its server: by roots and exact SPIFFE IDs, never by host name.
 type Client struct {
-	Roots       func() []byte                                               // PEM, asked for at every handshake
+	Roots       func() []byte                                               // PEM, read for every handshake
 	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error) // nil: none
-	Expect      []spiffe.ID                                                 // one of these must the server be
+	Expect      []spiffe.ID                                                 // the server must be one of these
 	Now         func() time.Time                                            // default time.Now
 }
 
-// TLS is TLS 1.3 for the client.
+// TLS returns the TLS 1.3 configuration of the client.
 func (c Client) TLS() *tls.Config {
 	cfg := clientTLS(c.Now)
 	cfg.GetClientCertificate = c.Certificate
@@ -82,19 +83,20 @@ func (c Client) TLS() *tls.Config {
 	return cfg
 }
 
-// ClientTLS is TLS 1.3 for a client with identity s of a server in the same mesh that must be one of expect.
+// ClientTLS returns a TLS 1.3 configuration for a client with identity s. The server must be of the same mesh and have
+// one of the expected IDs.
 func (a *Authority) ClientTLS(s *Source, expect ...spiffe.ID) *tls.Config {
 	return Client{Roots: a.Roots, Certificate: s.GetClientCertificate, Expect: expect, Now: a.now}.TLS()
 }
 
-// PinnedTLS is TLS 1.3 for a client that knows only the fingerprint of the mesh's root (SHA-256, hex). The server must
-// show that root in its chain and be the mesh's control plane.
+// PinnedTLS returns a TLS 1.3 configuration for a client that knows only the fingerprint of the mesh's root (SHA-256,
+// hex). The server must include that root in its chain and be the mesh's control plane.
 func PinnedTLS(fingerprint string, now func() time.Time) *tls.Config {
 	cfg := clientTLS(now)
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
 		at := slices.IndexFunc(s.PeerCertificates,
 			func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
-		if at < 1 { // the leaf is no root
+		if at < 1 { // the leaf cannot be the root
 			return fmt.Errorf("the server does not show the root with SHA-256 %s: it belongs to another mesh, or the mesh has a new root; make a new token", fingerprint)
 		}
 		pool := x509.NewCertPool()
@@ -117,7 +119,7 @@ func baseTLS(now func() time.Time) *tls.Config {
 
 func clientTLS(now func() time.Time) *tls.Config {
 	cfg := baseTLS(now)
-	cfg.InsecureSkipVerify = true // host names mean nothing here; VerifyConnection does it all
+	cfg.InsecureSkipVerify = true // host names are not checked; VerifyConnection does all verification
 	return cfg
 }
 

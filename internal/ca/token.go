@@ -22,8 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// A join token is refused with one of these. Tell the caller no more than ErrToken; the reason is recorded in the
-// state.
+// Errors of join tokens. Tell the caller no more than ErrToken. The state records the reason.
 var (
 	ErrToken          = errors.New("join token refused")
 	ErrTokenMalformed = fmt.Errorf("%w: malformed", ErrToken)
@@ -46,30 +45,30 @@ var (
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 )
 
-// TokenSpec says what a join token is good for.
+// TokenSpec describes a join token to create.
 type TokenSpec struct {
 	Node      string
 	Role      snapshot.Role
-	Grant     grant.Grant   // for a node without addresses: the private ones
+	Grant     grant.Grant   // a node without addresses gets the private ranges
 	TTL       time.Duration // default 15 min
 	Addresses []string      // host:port of the control plane
 	MadeBy    string        // for the record
 }
 
-// IssuedToken is a new join token. Print it once.
+// IssuedToken is a new join token. Show it only once.
 type IssuedToken struct {
 	ID      string
 	Token   Secret
 	Expires time.Time
 }
 
-// Token is a join token as the joining node reads it.
+// Token is a parsed join token.
 type Token struct {
 	ID          string
 	Secret      Secret
-	Node        string // the node that it is for
+	Node        string // node name
 	Role        snapshot.Role
-	Fingerprint string   // of the mesh's root, SHA-256 hex: the server that shows another one is an impostor
+	Fingerprint string   // of the mesh's root, SHA-256 hex; authenticates the server
 	Addresses   []string // host:port of the control plane
 }
 
@@ -81,7 +80,7 @@ type TokenGrant struct {
 	Grant grant.Grant
 }
 
-// tokenText is a token's JSON.
+// tokenText is the JSON inside a token.
 type tokenText struct {
 	ID          string        `json:"id"`
 	Secret      string        `json:"secret"`
@@ -91,7 +90,7 @@ type tokenText struct {
 	Addresses   []string      `json:"addresses"`
 }
 
-// CreateToken makes a join token for one node and one use. The state keeps only a hash of its secret.
+// CreateToken creates a one-time join token for one node. The state stores only a hash of its secret.
 func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToken, error) {
 	spec.TTL = durationOr(spec.TTL, tokenDefaultTTL)
 	if spec.Role == snapshot.RoleNode && len(spec.Grant.Addresses) == 0 {
@@ -154,7 +153,7 @@ func checkAddresses(addrs []string) error {
 	return nil
 }
 
-// ParseToken reads a join token. Its errors never quote the token.
+// ParseToken parses a join token. Its errors never quote the token.
 func ParseToken(token string) (Token, error) {
 	token = strings.TrimSpace(token)
 	body, ok := strings.CutPrefix(token, tokenPrefix)
@@ -188,7 +187,7 @@ func ParseToken(token string) (Token, error) {
 	}, nil
 }
 
-// Redeem uses a join token up. from says who tries, for the record.
+// Redeem uses up a join token. from identifies the caller for the record.
 func (a *Authority) Redeem(ctx context.Context, token, from string) (TokenGrant, error) {
 	t, err := ParseToken(token)
 	if err != nil {
@@ -201,7 +200,7 @@ func (a *Authority) Redeem(ctx context.Context, token, from string) (TokenGrant,
 	return TokenGrant{ID: used.ID, Node: used.Node, Role: used.Role, Grant: used.Grant}, nil
 }
 
-// tokenError turns the store's refusals into the package's; a wrong secret is as good as an unknown token.
+// tokenError maps the store's errors. A wrong secret looks like an unknown token.
 func tokenError(err error) error {
 	for _, r := range []struct{ store, ours error }{
 		{state.ErrNotFound, ErrTokenUnknown},

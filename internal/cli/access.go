@@ -46,13 +46,13 @@ what both the export and the workload's own policies let in; "*" at the end stan
 	}
 	cmd.Flags().StringVar(&from, "from", "", "only this caller, NAMESPACE/WORKLOAD")
 	cmd.Flags().StringVar(&to, "to", "", "only this destination, HOST or HOST:PORT")
-	// fails only for a flag that does not exist
+	// fails only for an unknown flag
 	_ = cmd.RegisterFlagCompletionFunc("from", a.completion(a.workloadNames))
 	_ = cmd.RegisterFlagCompletionFunc("to", a.completion(a.hosts))
 	return a.client(cmd)
 }
 
-// filterEdges are the edges of one caller, to one destination, or both. A name that nothing has is an error.
+// filterEdges returns the edges of a caller, a destination, or both. An unknown name is an error.
 func filterEdges(
 	edges []adminapi.AccessEdge, inv adminapi.InventoryResponse, from, to string,
 ) ([]adminapi.AccessEdge, error) {

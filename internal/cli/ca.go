@@ -83,7 +83,7 @@ func rotateArgs(r adminapi.CARotateRequest) string {
 	return ""
 }
 
-// rotateEffect returns what is about to happen, for the one who must confirm it.
+// rotateEffect describes what is about to happen, for the confirmation prompt.
 func rotateEffect(r adminapi.CARotateRequest, s adminapi.CAStatusResponse) string {
 	switch {
 	case r.Cancel:
@@ -100,10 +100,10 @@ func rotateEffect(r adminapi.CARotateRequest, s adminapi.CAStatusResponse) strin
 	return fmt.Sprintf("This replaces the root of %s. Every node, gateway and peer follows by itself; whoever is away is waited for.", s.TrustDomain)
 }
 
-// patience is how long a step may take without a word about what to do.
+// patience is how long a step may take before the output says what to do.
 const patience = 20 * time.Second
 
-// steps describes what a rotation does at each step.
+// steps describes what happens in each step of a rotation.
 var steps = map[string]string{
 	"prepared":    "the new root is trusted beside the old one, which signs; everybody has to acknowledge both",
 	"distributed": "everybody trusts both roots; the new one is about to sign",

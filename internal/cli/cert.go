@@ -41,7 +41,7 @@ func (a *app) certListCmd() *cobra.Command {
 	return a.client(cmd)
 }
 
-// ending keeps the certificates that end within a time, all for zero, sorted by when.
+// ending returns the certificates that expire within a duration (all if it is zero), sorted by expiry.
 func ending(certs []adminapi.NodeCert, now time.Time, within time.Duration) []adminapi.NodeCert {
 	certs = slices.DeleteFunc(slices.Clone(certs), func(c adminapi.NodeCert) bool {
 		return within > 0 && c.NotAfter.Sub(now) > within
@@ -68,7 +68,7 @@ func certsText(certs []adminapi.NodeCert, w when) string {
 	return t.String()
 }
 
-// days reads a duration in which "d" is a day of 24 hours; empty is zero.
+// days parses a duration in which "d" is 24 hours. Empty is zero.
 func days(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, nil

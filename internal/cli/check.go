@@ -26,7 +26,7 @@ func (a *app) checkCmd() *cobra.Command {
 				return err
 			}
 			if _, _, failed := tally(resp.Checks); failed > 0 {
-				return &Error{Code: exitFindings} // the list has said it all
+				return &Error{Code: exitFindings} // the list has shown everything
 			}
 			return nil
 		},
@@ -51,7 +51,7 @@ func checkText(checks []adminapi.Check) string {
 	return b.String()
 }
 
-// tally counts; a state that is not known counts as broken.
+// tally counts checks by state. An unknown state counts as failed.
 func tally(checks []adminapi.Check) (ok, warned, failed int) {
 	for _, c := range checks {
 		switch c.State {

@@ -1,5 +1,5 @@
-// Package cli is the command line: a file per verb. What a verb prints is made by pure functions from the control
-// plane's answers, so that each table is tested as text.
+// Package cli is the command line, with a file per verb. Pure functions format the control plane's answers, so that
+// each table is tested as text.
 package cli
 
 import (
@@ -19,16 +19,16 @@ import (
 	"isthmus.dev/isthmus/internal/version"
 )
 
-// World is what the commands touch outside themselves.
+// World is the environment of the commands.
 type World struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Now      func() time.Time
-	Terminal bool // In is a person's terminal, who can be asked
+	Terminal bool // In is a terminal, so the user can be prompted
 	Getenv   func(string) string
 }
 
-// Verbs are the parts of Isthmus that commands start; cmd/isthmus fills them in.
+// Verbs are the parts of Isthmus that commands start. cmd/isthmus sets them.
 type Verbs struct {
 	Control func(ctx context.Context, settings config.Control, log *slog.Logger) error
 	Agent   func(ctx context.Context, a Agent, log *slog.Logger) error
@@ -37,12 +37,12 @@ type Verbs struct {
 	Demo func() *cobra.Command
 }
 
-// Agent is how an agent is started.
+// Agent holds the arguments for starting an agent.
 type Agent struct {
 	Role      snapshot.Role
 	Settings  string // file
 	TokenFile string // empty for none
-	Mode      string // empty for that of the settings; nodes only
+	Mode      string // empty for the one in the settings; nodes only
 }
 
 // app is one run of the command line.
@@ -117,7 +117,7 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// client makes a command one that asks the control plane: connection flags and output format.
+// client adds the connection flags and the output flag to a command.
 func (a *app) client(cmd *cobra.Command) *cobra.Command {
 	environment := ""
 	if a.Getenv != nil {
@@ -127,16 +127,16 @@ func (a *app) client(cmd *cobra.Command) *cobra.Command {
 	return a.printer(cmd)
 }
 
-// printer gives a command the output flag.
+// printer adds the output flag to a command.
 func (a *app) printer(cmd *cobra.Command) *cobra.Command {
 	a.output = formatTable
 	cmd.Flags().VarP(&a.output, "output", "o", "table, wide, json or yaml")
-	// fails only for a flag that does not exist
+	// fails only for an unknown flag
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-// usageOf makes a command from elsewhere, and its subcommands, refuse arguments as this command line does.
+// usageOf makes a foreign command and its subcommands report usage errors like this command line.
 func usageOf(cmd *cobra.Command) *cobra.Command {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -152,7 +152,7 @@ func usageOf(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// family returns a command that only holds others.
+// family returns a command that only groups others.
 func family(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -176,7 +176,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return usage(cmd, "%s takes no argument, and got %q", cmd.CommandPath(), args[0])
 }
 
-// oneArg demands exactly one argument, called what.
+// oneArg requires exactly one argument, named what.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -186,7 +186,7 @@ func oneArg(what string) cobra.PositionalArgs {
 	}
 }
 
-// optionalArg allows one argument, called what.
+// optionalArg allows at most one argument, named what.
 func optionalArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {

@@ -28,7 +28,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// dialer is how the control plane is reached: its Unix socket, or mutual TLS with an administrator's certificate.
+// dialer holds how to reach the control plane: its Unix socket, or mutual TLS with an administrator certificate.
 type dialer struct {
 	socket      string
 	address     string
@@ -36,10 +36,10 @@ type dialer struct {
 	timeout     time.Duration
 }
 
-// socketVariable names the socket where the command line does not: it addresses, and grants nothing.
+// socketVariable is the environment variable for the default socket. It only selects an address and grants nothing.
 const socketVariable = "ISTHMUS_SOCKET"
 
-// completionTimeout bounds how long a person who presses tab waits for names.
+// completionTimeout limits how long shell completion waits for names.
 const completionTimeout = 2 * time.Second
 
 func (d *dialer) flags(f *pflag.FlagSet, environment string) {
@@ -50,7 +50,7 @@ func (d *dialer) flags(f *pflag.FlagSet, environment string) {
 	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
 }
 
-// connectionFlags repeats the connection flags of this command line for the next one.
+// connectionFlags formats the given connection flags for a suggested command.
 func connectionFlags(f *pflag.FlagSet) string {
 	var s string
 	for _, name := range []string{"socket", "control", "credentials"} {
@@ -81,8 +81,8 @@ func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*
 // silence is how long a command waits before it prints what it is waiting for.
 const silence = 2 * time.Second
 
-// printWaiting prints what a command waits for if it still waits after a while. Calling the returned function cancels
-// that.
+// printWaiting prints what a command is waiting for if it is still waiting after a while. Call the returned function to
+// cancel that.
 func (a *app) printWaiting(after time.Duration) func() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -97,9 +97,9 @@ func (a *app) printWaiting(after time.Duration) func() {
 	return func() { close(done); <-ended }
 }
 
-// connect dials once by itself, to tell a refused connection from a refused call.
+// connect dials first on its own, to distinguish a failed connection from a failed call.
 func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
-	// the kernel vouches for both ends of a Unix socket
+	// the kernel authenticates both ends of a Unix socket
 	network, address, creds := "unix", d.socket, insecure.NewCredentials()
 	if d.address != "" {
 		var err error
@@ -153,7 +153,7 @@ func (d *dialer) unreachable(err error) error {
 	}
 }
 
-// mutualTLS pins the server to be the control plane of the trust domain that made the credentials.
+// mutualTLS requires the server to be the control plane of the trust domain that issued the credentials.
 func (d *dialer) mutualTLS() (credentials.TransportCredentials, error) {
 	const next = "isthmus admin cert NAME --out FILE, on the control plane's machine"
 	if d.credentials == "" {
@@ -177,8 +177,8 @@ func (d *dialer) mutualTLS() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(cfg), nil
 }
 
-// parseCredentials reads what `isthmus admin cert` wrote: a key, the chain leaf first, and the mesh's roots, which are
-// told from the chain by being self-signed.
+// parseCredentials parses the output of `isthmus admin cert`: a key, the chain with the leaf first, and the mesh's
+// roots, which are the self-signed certificates.
 func parseCredentials(raw []byte) (*x509svid.SVID, []*x509.Certificate, error) {
 	var key, chain []byte
 	var roots []*x509.Certificate

@@ -59,7 +59,7 @@ func (a *app) controlCmd() *cobra.Command {
 	return cmd
 }
 
-// override takes over each setting whose flag was given.
+// override copies each setting whose flag was given.
 func override(f *pflag.FlagSet, from config.Control, to *config.Control) {
 	for _, s := range []struct {
 		flag string

@@ -44,17 +44,17 @@ func (a *app) describeCmd() *cobra.Command {
 	return a.client(cmd)
 }
 
-// description is what is known of one workload, or of one service, or of both where the name means both.
+// description is what is known of a workload, a service, or both if the name fits both.
 type description struct {
 	Workload *adminapi.WorkloadInfo `json:"workload,omitempty"`
-	// Callers are the workloads, and the callers at peers, that may call it, and by which policies.
+	// Callers are the workloads and callers at peers that may call it, with the policies that allow them.
 	Callers  []adminapi.AccessEdge `json:"callers"`
 	Service  *adminapi.ServiceInfo `json:"service,omitempty"`
 	Findings []finding.Finding     `json:"findings"`
 }
 
-// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first. As a caller
-// writes it, with a port, a name is known, too, and so is a workload's address.
+// describe looks NAMESPACE/NAME up as a workload first, and any other name as a service first. It also accepts a name
+// with a port, as callers write it, and a workload's address.
 func describe(
 	inv adminapi.InventoryResponse, edges []adminapi.AccessEdge, findings []finding.Finding, name string,
 ) (description, error) {
@@ -108,7 +108,7 @@ func describe(
 	return d, nil
 }
 
-// suggestWorkload returns the error for a name that looks like a workload's and is none; nil for one that does not.
+// suggestWorkload returns an error for a name that looks like a workload's but is unknown, else nil.
 func suggestWorkload(inv adminapi.InventoryResponse, name string) error {
 	if !strings.Contains(name, "/") {
 		return nil
@@ -117,7 +117,7 @@ func suggestWorkload(inv adminapi.InventoryResponse, name string) error {
 	return err
 }
 
-// policyKeys returns the namespace/name of the objects in "DENY AuthorizationPolicy default/x (file:line)".
+// policyKeys extracts namespace/name from entries like "DENY AuthorizationPolicy default/x (file:line)".
 func policyKeys(policies []string) []string {
 	var out []string
 	for _, p := range policies {
@@ -165,7 +165,7 @@ func descriptionText(d description) string {
 	return b.String()
 }
 
-// firstObstacle returns the first thing missing when nobody may call.
+// firstObstacle returns the first missing thing if nobody may call.
 func firstObstacle(d description) string {
 	switch {
 	case d.Service == nil && len(d.Workload.Ports) == 0:

@@ -16,10 +16,10 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// draftedBy begins every file that this command line writes into a configuration, and only such a file is replaced.
+// draftedBy starts every file that this command line writes to a configuration. Only such files are replaced.
 const draftedBy = "# Written by isthmus "
 
-// drafted shows objects that the control plane drafted, or writes them where that is asked for.
+// drafted shows the drafted objects, or writes them if requested.
 func (a *app) drafted(cmd *cobra.Command, resp *adminapi.DraftResponse, command, write string) error {
 	defer func() { fmt.Fprint(a.Err, draftText(*resp)) }()
 	if write != "" {
@@ -41,7 +41,7 @@ func (a *app) drafted(cmd *cobra.Command, resp *adminapi.DraftResponse, command,
 	return err
 }
 
-// draftText returns what is to be known of a draft beside its objects.
+// draftText formats what a draft contains besides its objects.
 func draftText(r adminapi.DraftResponse) string {
 	var b strings.Builder
 	for _, n := range r.Notes {
@@ -72,7 +72,7 @@ func reportable(all []finding.Finding) (out []finding.Finding) {
 	return out
 }
 
-// wrap breaks a text at spaces, so that no line is longer than columns where it can be helped.
+// wrap breaks a text at spaces into lines of at most columns, if possible.
 func wrap(text string, columns int) string {
 	var b strings.Builder
 	at := 0
@@ -93,8 +93,8 @@ func wrap(text string, columns int) string {
 	return b.String()
 }
 
-// writeDraft writes the objects into a file, or into a file of their name in a folder. One that somebody else wrote is
-// never replaced.
+// writeDraft writes the objects to a file, or to a file named after them in a folder. It never replaces a file that it
+// did not write.
 func writeDraft(path string, r adminapi.DraftResponse, command string) (written string, changed bool, err error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, filepath.Base(r.File))
@@ -111,7 +111,7 @@ func writeDraft(path string, r adminapi.DraftResponse, command string) (written 
 		return "", false, badInput("choose another --write, or take it into the file by hand",
 			"%s was not written by this command and is left alone", path)
 	}
-	// no secret, and the control plane's user may be another
+	// not a secret, and the control plane may run as another user
 	if err := durable.WriteFileAs(path, content, 0o644); err != nil {
 		return "", false, badInput("choose another --write", "write the objects: %s", err)
 	}

@@ -9,18 +9,18 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The exit codes, as docs/cli.md promises them.
+// Exit codes as documented in docs/cli.md.
 const (
 	exitOK          = 0
 	exitFailed      = 1
-	exitUsage       = 64 // the command line is wrong
-	exitInput       = 65 // a file, a token or a name is wrong
+	exitUsage       = 64 // invalid command line
+	exitInput       = 65 // invalid file, token or name
 	exitUnreachable = 69 // no control plane answers
-	exitRefused     = 77 // it answers, and you may not
-	exitFindings    = 79 // it worked, and found something to mend
+	exitRefused     = 77 // permission denied by the control plane
+	exitFindings    = 79 // it worked and found problems
 )
 
-// Error is a failed command: what was wrong, and what to do next.
+// Error is a failed command: what is wrong and what to do next.
 type Error struct {
 	Code int
 	Text string
@@ -33,7 +33,7 @@ func usage(cmd *cobra.Command, format string, args ...any) *Error {
 	return &Error{Code: exitUsage, Text: fmt.Sprintf(format, args...), Next: cmd.CommandPath() + " --help"}
 }
 
-// BadInput is for verbs that refuse a file.
+// BadInput returns the error for an invalid file.
 func BadInput(next string, err error) *Error {
 	return &Error{Code: exitInput, Text: err.Error(), Next: next}
 }
@@ -42,7 +42,7 @@ func badInput(next, format string, args ...any) *Error {
 	return &Error{Code: exitInput, Text: fmt.Sprintf(format, args...), Next: next}
 }
 
-// refusal turns a call's gRPC status into an exit code and the next command.
+// refusal converts a gRPC status to an exit code and a suggested command.
 func refusal(method string, err error) *Error {
 	s := status.Convert(err)
 	e := &Error{Code: exitFailed, Text: s.Message(), Next: "isthmus check"}
@@ -70,7 +70,7 @@ func refusal(method string, err error) *Error {
 		e.Next = "isthmus version, and isthmus status for the control plane's version: upgrade the older one"
 	}
 	if e.Code != exitUnreachable && (strings.Contains(e.Text, "isthmus ") || strings.Contains(e.Text, " Fix: ")) {
-		e.Next = "" // the answer names what to do itself
+		e.Next = "" // the message already says what to do
 	}
 	return e
 }
@@ -80,7 +80,7 @@ const (
 	nextCredentials = "check that --credentials was made by this mesh and is still valid: isthmus admin cert NAME --out FILE makes new ones"
 )
 
-// nextList returns the command that shows what names exist.
+// nextList returns the command that lists the existing names.
 func nextList(method string) string {
 	switch {
 	case method == "ProxyConfig", method == "RevokeNode":

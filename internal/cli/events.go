@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// maxEvents is how many events the control plane returns at most.
+// maxEvents is the control plane's limit of events per answer.
 const maxEvents = 10_000
 
 func (a *app) eventsCmd() *cobra.Command {
@@ -51,7 +51,7 @@ kept for 30 days after the last; however many there are, they take no place from
 	return a.client(cmd)
 }
 
-// parseTime returns a time, or one so long ago.
+// parseTime parses a time, or a duration before now.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -83,13 +83,13 @@ func eventsText(events []adminapi.Event, w when) string {
 		case e.Outcome == "begun":
 			outcome = "begun, end not known"
 		}
-		row := []string{stamp(e.Time), e.Actor, e.From, e.Action, e.Object, outcome}
+		row := []string{formatTime(e.Time), e.Actor, e.From, e.Action, e.Object, outcome}
 		if w.wide {
 			seq, first := "", ""
 			if e.Seq > 0 {
 				seq = fmt.Sprint(e.Seq)
 			} else {
-				first = stamp(e.First)
+				first = formatTime(e.First)
 			}
 			row = append(row, seq, first)
 		}

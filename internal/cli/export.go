@@ -46,7 +46,7 @@ effect once they stand in the folder of the configuration; --write puts them the
 	_ = cmd.RegisterFlagCompletionFunc("to",
 		func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return peers(cmd, nil, typed)
-		}) // fails only for a flag that does not exist
+		}) // fails only for an unknown flag
 	cmd.ValidArgsFunction = a.completion(a.hosts)
 	return a.client(cmd)
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// helpWidth is the narrowest terminal that people use.
+// helpWidth is the width of the narrowest common terminal.
 const helpWidth = 80
 
-// foldHelp has all help fit helpWidth. Examples are broken by their authors.
+// foldHelp wraps all help texts at helpWidth, except examples.
 func foldHelp(root *cobra.Command) {
 	cobra.AddTemplateFunc("fold", fold)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages |",
@@ -17,7 +17,7 @@ func foldHelp(root *cobra.Command) {
 	root.SetHelpTemplate(strings.ReplaceAll(root.HelpTemplate(), "{{. | trim", "{{. | fold | trim"))
 }
 
-// fold breaks paragraphs, which empty lines divide, into lines of helpWidth.
+// fold wraps paragraphs, which are separated by empty lines, at helpWidth.
 func fold(text string) string {
 	var out strings.Builder
 	for n, paragraph := range strings.Split(text, "\n\n") {

@@ -43,7 +43,7 @@ effect once it stands in the folder of the configuration; --write puts it there.
 	return a.client(cmd)
 }
 
-// offers returns what peers offer, PEER/NAMESPACE/NAME.
+// offers returns the peers' offers as PEER/NAMESPACE/NAME.
 func (a *app) offers(ctx context.Context) ([]string, error) {
 	resp, err := ask[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, a, "Catalogue", &adminapi.PeerRequest{})
 	if err != nil {
@@ -56,7 +56,7 @@ func (a *app) offers(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// flagged returns a flag as it was given; nothing where it was not.
+// flagged formats a flag as it was given, or returns "" if it was not.
 func flagged(name string, values ...string) string {
 	text := strings.Join(values, ",")
 	if text == "" {

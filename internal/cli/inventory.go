@@ -13,13 +13,13 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// inventory asks what the mesh serves, and who is in it.
+// inventory fetches the services and workloads of the mesh.
 func (a *app) inventory(ctx context.Context) (*adminapi.InventoryResponse, error) {
 	return ask[adminapi.Empty, adminapi.InventoryResponse](ctx, a, "Inventory", &adminapi.Empty{})
 }
 
-// shortened returns the names by which a service of the mesh may be called beside its host: payments.default, and
-// payments where no other namespace has one.
+// shortened returns short names of the mesh's services by host: payments.default, and also payments if no other
+// namespace has one.
 func shortened(services []adminapi.ServiceInfo) map[string]string {
 	out, times := map[string]string{}, map[string]int{}
 	for _, s := range services {
@@ -40,8 +40,7 @@ func shortened(services []adminapi.ServiceInfo) map[string]string {
 	return out
 }
 
-// findHost returns the host that name stands for. A name that nothing in the mesh has is an error that says which was
-// meant.
+// findHost returns the host that name stands for. The error for an unknown name suggests a similar one.
 func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
 	host := strings.TrimSuffix(strings.ToLower(name), ".")
 	short := shortened(services)
@@ -66,7 +65,7 @@ func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
 	return "", unknown("service", name, near, "isthmus services")
 }
 
-// findWorkload returns the workload that name, NAMESPACE/NAME, stands for, or NAME where one namespace alone has it.
+// findWorkload finds a workload by NAMESPACE/NAME, or by NAME if it is unique.
 func findWorkload(workloads []adminapi.WorkloadInfo, name string) (adminapi.WorkloadInfo, error) {
 	var named []adminapi.WorkloadInfo
 	var candidates []string
@@ -97,7 +96,7 @@ func unknown(what, name, near, next string) *Error {
 	return badInput(next, "%s", text)
 }
 
-// completion offers the names of what runs, where a control plane answers. It is never waited for long.
+// completion completes names from the control plane, if it answers in time.
 func (a *app) completion(names func(context.Context) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {

@@ -15,13 +15,13 @@ import (
 	"isthmus.dev/isthmus/internal/node/accesslog"
 )
 
-// runFolders is where agents that follow the packages' units keep their run folders.
+// runFolders is the parent of the run directories of agents started by the packages' units.
 const runFolders = "/run/isthmus"
 
-// logPoll is how often the files are looked at while they are followed.
+// logPoll is how often followed files are read.
 const logPoll = 500 * time.Millisecond
 
-// logFilter selects entries; empty fields select all.
+// logFilter selects entries. Empty fields match all.
 type logFilter struct {
 	workload, peer string
 	refused        bool
@@ -131,7 +131,7 @@ func (a *app) readLogs(r *accesslog.Reader, filter logFilter) ([]accesslog.Entry
 	return slices.DeleteFunc(entries, func(e accesslog.Entry) bool { return !filter.matches(e) }), nil
 }
 
-// printEntry writes one entry: a line for people, an object a line (JSON) or a document for programs.
+// printEntry writes one entry: a text line, a JSON object per line, or a YAML document.
 func (a *app) printEntry(e accesslog.Entry) error {
 	switch a.output {
 	case formatJSON:

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// output is a format of answers.
+// output is an output format.
 type output string
 
 const (
@@ -33,7 +33,7 @@ var formats = []string{"table", "wide", "json", "yaml"}
 func (o *output) String() string { return string(*o) }
 func (o *output) Type() string   { return "format" }
 
-// Set takes a flag's value.
+// Set implements pflag.Value.
 func (o *output) Set(s string) error {
 	if !slices.Contains(formats, s) {
 		return fmt.Errorf("%q is none of %s", s, strings.Join(formats, ", "))
@@ -42,7 +42,7 @@ func (o *output) Set(s string) error {
 	return nil
 }
 
-// print writes an answer: as data when asked for, else as the text that view makes of it.
+// print writes an answer as data if requested, else as the text that view returns.
 func (a *app) print(v any, view func(when) string) error {
 	text, err := a.render(v, view)
 	if err != nil {
@@ -66,7 +66,7 @@ func (a *app) render(v any, view func(when) string) (string, error) {
 	return view(when{now: a.Now(), wide: a.output == formatWide}), nil
 }
 
-// withLists copies an answer with empty lists in place of null, so that readers need not handle both.
+// withLists copies an answer and replaces null lists by empty ones, so that consumers need not handle both.
 func withLists(v any) any {
 	in := reflect.ValueOf(v)
 	out := reflect.New(in.Type()).Elem()
@@ -96,16 +96,16 @@ func fillLists(v reflect.Value) {
 		for i := range all.Len() {
 			fillLists(all.Index(i))
 		}
-		if v.Type().Elem().Kind() != reflect.Uint8 { // bytes are text
+		if v.Type().Elem().Kind() != reflect.Uint8 { // byte slices are text
 			v.Set(all)
 		}
 	}
 }
 
-// marshalYAML escapes what moves a cursor or hides text.
+// marshalYAML encodes YAML and escapes characters that move the cursor or hide text.
 func marshalYAML(v any) (string, error) {
 	b, err := yaml.Marshal(v)
-	if err == nil && !bytes.ContainsFunc(b, isHidden) { // it fails where such text stands in it
+	if err == nil && !bytes.ContainsFunc(b, isHidden) { // Marshal fails for text with such characters
 		return string(b), nil
 	}
 	text, err := json.Marshal(v)
@@ -126,7 +126,7 @@ func marshalYAML(v any) (string, error) {
 	return escaped(out.String()), err
 }
 
-// yamlNode is data that was JSON as YAML, with quotes around what must be escaped.
+// yamlNode converts decoded JSON to a YAML node and quotes what must be escaped.
 func yamlNode(v any) *yamlv3.Node {
 	n := &yamlv3.Node{Kind: yamlv3.ScalarNode, Tag: "!!str"}
 	switch v := v.(type) {
@@ -146,13 +146,13 @@ func yamlNode(v any) *yamlv3.Node {
 		}
 	case nil:
 		n.Tag, n.Value = "!!null", "null"
-	default: // a number, true or false
+	default: // a number or boolean
 		n.Tag, n.Value = "", fmt.Sprint(v)
 	}
 	return n
 }
 
-// escaped is JSON, or YAML in quotes, with escapes for what moves a cursor or hides text. The lines themselves stay.
+// escaped escapes characters that move the cursor or hide text, in JSON or quoted YAML. Line breaks stay.
 func escaped(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -169,12 +169,12 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// isHidden: what could move a terminal's cursor, or hide text.
+// isHidden reports whether a character could move the cursor or hide text.
 func isHidden(r rune) bool {
 	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
 }
 
-// table is a heading and rows; columns align, the last one runs free.
+// table has a heading and rows. Columns are aligned except the last.
 type table struct {
 	head []string
 	rows [][]string
@@ -184,7 +184,7 @@ func newTable(head ...string) *table { return &table{head: head} }
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// String lays the table out. Cells may hold what other machines said, so control characters never reach the terminal.
+// String formats the table. Control characters are removed, since cells may contain text from other machines.
 func (t *table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -202,7 +202,7 @@ func (t *table) String() string {
 	return b.String()
 }
 
-// facts lays out "name  value" lines, indented.
+// facts formats indented "name  value" lines.
 func facts(pairs ...[2]string) string {
 	width := 0
 	for _, p := range pairs {
@@ -220,7 +220,7 @@ const (
 	keepLines = true
 )
 
-// clean takes out what could move a terminal's cursor or hide text.
+// clean removes characters that could move the cursor or hide text.
 func clean(s string, lines bool) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -235,7 +235,7 @@ func clean(s string, lines bool) string {
 	}, s)
 }
 
-// when writes times: relative for a person, absolute where wide.
+// when formats times: relative, or absolute in wide output.
 type when struct {
 	now  time.Time
 	wide bool
@@ -247,9 +247,9 @@ func (w when) past(t time.Time) string {
 	case t.IsZero():
 		return "never"
 	case w.wide:
-		return stamp(t)
+		return formatTime(t)
 	case w.now.Sub(t) < time.Second:
-		return "just now" // or a little later: clocks differ
+		return "just now" // slightly later times occur because clocks differ
 	}
 	return short(w.now.Sub(t)) + " ago"
 }
@@ -260,16 +260,16 @@ func (w when) future(t time.Time) string {
 	case t.IsZero():
 		return "-"
 	case w.wide:
-		return stamp(t)
+		return formatTime(t)
 	case t.After(w.now):
 		return "in " + short(t.Sub(w.now))
 	}
 	return "ended " + short(w.now.Sub(t)) + " ago"
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// short returns a duration in its largest fitting unit.
+// short formats a duration in its largest fitting unit.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -284,7 +284,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// groupFingerprint groups a fingerprint so that two people can read it to each other.
+// groupFingerprint groups the digits of a fingerprint for reading aloud.
 func groupFingerprint(hex string) string {
 	var b strings.Builder
 	for i, r := range hex {

@@ -144,7 +144,8 @@ func (a *app) peerRevokeCmd() *cobra.Command {
 		"Revoked %q: its trust is forgotten and its live connections are being cut.\n  Next: isthmus peer list; a new peering begins with isthmus peer invite\n")
 }
 
-// peerActionCmd returns a command that does one thing to one peer; a warning makes it ask first.
+// peerActionCmd returns a command that performs one action on one peer. If there is a warning, it asks for
+// confirmation.
 func (a *app) peerActionCmd(use, short, method, warning, done string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{

@@ -65,7 +65,7 @@ func peersText(peers []adminapi.PeerStatus, w when) string {
 	return t.String()
 }
 
-// peerState returns one word for a peer: the first thing that is wrong with it, or "ready".
+// peerState summarises a peer in one word: the first problem, or "ready".
 func peerState(conditions []adminapi.Condition) string {
 	status, reason := map[string]string{}, map[string]string{}
 	for _, c := range conditions {

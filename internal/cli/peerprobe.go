@@ -36,7 +36,7 @@ one probe a second, and may refuse them all. Exits with 79 when a leg is broken.
 				return err
 			}
 			if slices.ContainsFunc(resp.Legs, func(l adminapi.ProbeLeg) bool { return l.State != adminapi.LegOK }) {
-				return &Error{Code: exitFindings} // the legs have said it all
+				return &Error{Code: exitFindings} // the legs have shown everything
 			}
 			return nil
 		},
@@ -78,7 +78,7 @@ func probeText(r adminapi.PeerProbeResponse) string {
 	return b.String()
 }
 
-// millis returns a time of a leg, or nothing where none was measured.
+// millis formats the duration of a leg, or returns "" if none was measured.
 func millis(d time.Duration) string {
 	if d == 0 {
 		return ""

@@ -44,7 +44,7 @@ func (a *app) proxyConfigCmd() *cobra.Command {
 
 func typeFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVar(to, "type", "", "only cds, eds, lds, ecds, rds or sds")
-	// fails only for a flag that does not exist
+	// fails only for an unknown flag
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(xdsTypes, cobra.ShellCompDirectiveNoFileComp))
 }
 

@@ -48,7 +48,7 @@ Exits with 79 when the configuration holds an error. isthmus validate only check
 			if err != nil {
 				return err
 			}
-			return mended(fs)
+			return findingsError(fs)
 		},
 	}
 	f := cmd.Flags()

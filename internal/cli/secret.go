@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// writeSecret makes a new file that only its owner may read; an existing file is never overwritten.
+// writeSecret creates a file that only its owner may read. It never overwrites a file.
 func writeSecret(path, content string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -25,7 +25,7 @@ func writeSecret(path, content string) error {
 	return errors.Join(err, f.Close())
 }
 
-// checkOut refuses an --out that could not be written, before the secret is made.
+// checkOut refuses an --out that could not be written, before the secret is created.
 func checkOut(path string) error {
 	if path == "" {
 		return nil
@@ -57,12 +57,12 @@ func readSecret(in io.Reader, path string) (string, error) {
 	return token, nil
 }
 
-// confirm asks a person before a command that cuts traffic: by --yes, or by typing the name.
+// confirm asks for confirmation of a command that interrupts traffic, by --yes or by typing the name.
 func (a *app) confirm(cmd *cobra.Command, yes bool, name, effect string) error {
 	return a.confirmTyped(cmd, yes, " "+name, name, effect)
 }
 
-// confirmTyped is confirm for a command that args follow; name is what must be typed.
+// confirmTyped is confirm for a command with args. name is what must be typed.
 func (a *app) confirmTyped(cmd *cobra.Command, yes bool, args, name, effect string) error {
 	if yes {
 		return nil

@@ -61,8 +61,7 @@ func servicesText(services []adminapi.ServiceInfo, w when) string {
 	return t.String()
 }
 
-// served returns how many endpoints are ready, and which peers serve beside or instead of them. What is ready is
-// followed by suffix.
+// served formats how many endpoints are ready (followed by suffix), and which peers serve as well or instead.
 func served(s adminapi.ServiceInfo, p adminapi.ServicePort, suffix string) string {
 	var parts []string
 	if len(p.Endpoints) > 0 || len(p.Peers) == 0 && !imported(s) {
@@ -129,7 +128,7 @@ func (a *app) endpointsCmd() *cobra.Command {
 	return a.client(cmd)
 }
 
-// endpointRow is one place, or one peer, that serves a port.
+// endpointRow is one endpoint or peer that serves a port.
 type endpointRow struct {
 	Host string `json:"host"`
 	Port uint16 `json:"port"`
@@ -155,7 +154,7 @@ func endpointRows(services []adminapi.ServiceInfo) []endpointRow {
 	return out
 }
 
-// readiness returns one or two words.
+// readiness describes readiness in one or two words.
 func readiness(ready, silent bool) string {
 	switch {
 	case silent:
@@ -181,7 +180,7 @@ func endpointsText(rows []endpointRow, w when) string {
 		if r.Peer != "" {
 			by = "peer " + r.Peer
 			if r.Ready {
-				state = "-" // as far as the peer says
+				state = "-" // only the peer knows
 			}
 		}
 		cells := []string{fmt.Sprintf("%s:%d", r.Host, r.Port), r.Address, state, by}

@@ -86,7 +86,7 @@ func proxiesTable(proxies []adminapi.ProxyStatus, w when) *table {
 	return t
 }
 
-// containmentText shows what is withheld from a proxy, and why.
+// containmentText shows what is withheld from a proxy and why.
 func containmentText(p adminapi.ProxyStatus, w when) string {
 	if p.Contained == nil {
 		return ""
@@ -122,7 +122,7 @@ func typesTable(proxies []adminapi.ProxyStatus, w when) *table {
 }
 
 func connected(p adminapi.ProxyStatus, w when) string {
-	if !p.Connected && p.Since.IsZero() { // not since the control plane began
+	if !p.Connected && p.Since.IsZero() { // not since the control plane started
 		return "no"
 	}
 	if !p.Connected {
@@ -131,7 +131,7 @@ func connected(p adminapi.ProxyStatus, w when) string {
 	return "since " + w.past(p.Since)
 }
 
-// configState returns "current", or which types are refused or behind.
+// configState returns "current", or lists the resource types that are rejected or behind.
 func configState(types []adminapi.TypeStatus) string {
 	var refused, behind []string
 	for _, t := range types {
@@ -153,7 +153,7 @@ func configState(types []adminapi.TypeStatus) string {
 	return "current"
 }
 
-// lag returns how long the oldest unacknowledged change waits, or how long the last change took.
+// lag returns how long the oldest unacknowledged change has waited, or how long the last change took.
 func lag(types []adminapi.TypeStatus, now time.Time) string {
 	var waiting, took time.Duration
 	var last time.Time
@@ -227,7 +227,7 @@ func findingsText(fs []finding.Finding) string {
 	return b.String()
 }
 
-// shortFingerprint returns the beginning of a fingerprint, enough to tell two apart at a glance.
+// shortFingerprint returns the first digits of a fingerprint, enough to tell two apart.
 func shortFingerprint(hex string) string {
 	if len(hex) <= 16 {
 		return hex

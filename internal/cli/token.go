@@ -64,12 +64,12 @@ It is a secret: hand it over as you would a password.`,
 				}
 				fmt.Fprintf(a.Err,
 					"Wrote the token to %s (mode 0600). It is good once, until %s.\n  Next: on %s: isthmus %s --config FILE --token-file %s\n",
-					out, stamp(resp.Expires), req.Node, req.Role, out)
+					out, formatTime(resp.Expires), req.Node, req.Role, out)
 				return nil
 			}
 			fmt.Fprintf(a.Err,
 				"This token lets %s join, once, until %s. It is shown only now; keep it secret.\n  Next: on %s: isthmus %s --config FILE --token-file FILE\n",
-				req.Node, stamp(resp.Expires), req.Node, req.Role)
+				req.Node, formatTime(resp.Expires), req.Node, req.Role)
 			return a.print(resp, func(when) string { return resp.Token + "\n" })
 		},
 	}
@@ -87,7 +87,7 @@ It is a secret: hand it over as you would a password.`,
 	return a.client(cmd)
 }
 
-// parseGrant reads what the flags grant.
+// parseGrant parses the flags that describe the grant.
 func parseGrant(cmd *cobra.Command, r *adminapi.TokenRequest, workloads, addresses []string) error {
 	for _, text := range workloads {
 		w, err := grant.Parse(text)

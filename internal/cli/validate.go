@@ -34,7 +34,7 @@ Exits with 79 when the configuration holds an error.`,
 			if err := a.print(resp, func(when) string { return findingsText(fs) }); err != nil {
 				return err
 			}
-			return mended(fs)
+			return findingsError(fs)
 		},
 	}
 	cmd.Flags().StringVarP(&dir, "filename", "f", "", "folder of YAML that describes the mesh (required)")
@@ -42,8 +42,8 @@ Exits with 79 when the configuration holds an error.`,
 	return a.printer(cmd)
 }
 
-// mended returns the exit code for findings that are printed already.
-func mended(fs []finding.Finding) error {
+// findingsError returns the exit code for findings that are already printed.
+func findingsError(fs []finding.Finding) error {
 	if slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Severity == finding.Error }) {
 		return &Error{Code: exitFindings}
 	}

@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/version"
 )
 
-// build is what `isthmus version` tells.
+// build is the output of `isthmus version`.
 type build struct {
 	Version  string `json:"version"`
 	Go       string `json:"go"`

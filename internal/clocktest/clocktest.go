@@ -1,5 +1,5 @@
-// Package clocktest is a clock for tests that somebody sets while time goes on, as administrators and time servers do:
-// the calendar jumps, the time that has passed since a moment before does not.
+// Package clocktest is a clock for tests that can be set while time passes, as by an administrator or time server: the
+// wall clock jumps, the monotonic clock does not.
 package clocktest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Clock tells the machine's time until it is set.
+// Clock returns the machine's time until it is set.
 type Clock struct {
 	t     testing.TB
 	start time.Time
@@ -17,18 +17,18 @@ type Clock struct {
 	by    time.Duration
 }
 
-// New returns a clock that was not set yet.
+// New returns a clock that is not set yet.
 func New(t testing.TB) *Clock { return &Clock{t: t, start: time.Now()} }
 
-// Step sets the clock by so much.
+// Step moves the wall clock.
 func (c *Clock) Step(by time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.by += by
 }
 
-// Now returns what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the
-// time that has passed, and from any date by what the calendar says.
+// Now returns what time.Now would return if the machine's clock had been set: differences between its times are elapsed
+// time, dates follow the wall clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,11 +41,11 @@ func (c *Clock) Now() time.Time {
 	return now
 }
 
-// first is when the calendar of a time with a monotonic reading begins (time/time.go).
+// first is the epoch of times with a monotonic reading (time/time.go).
 var first = time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 
-// withPassed gives a time a monotonic reading. Only the machine's clock makes such times, so it is done by hand here;
-// Now looks whether it came out right.
+// withPassed gives a time a monotonic reading. Only the runtime makes such times, so this writes the representation
+// directly; Now checks the result.
 func withPassed(t time.Time, passed time.Duration) time.Time {
 	parts := (*struct {
 		wall uint64

@@ -1,5 +1,5 @@
-// Package config reads the process settings of the control plane: one strict YAML file, no environment variables.
-// What the mesh itself should be is written elsewhere, as objects in the configuration folder.
+// Package config loads the settings of the control plane process from one strict YAML file. It reads no environment
+// variables. The mesh itself is described by objects in the configuration folder.
 package config
 
 import (
@@ -18,45 +18,46 @@ import (
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
-// Control is the settings of `isthmus control`.
+// Control holds the settings of `isthmus control`.
 type Control struct {
-	// ConfigDir is the folder of YAML that describes the mesh. Required.
+	// ConfigDir is the folder of YAML files that describe the mesh. Required.
 	ConfigDir string `yaml:"configDir"`
-	// StateFile is the SQLite file of everything that is not configuration. Required without Postgres.
+	// StateFile is the SQLite file for everything that is not configuration. Required without Postgres.
 	StateFile string `yaml:"stateFile"`
-	// Postgres is the database that keeps the state in place of StateFile, for several control planes of one mesh.
+	// Postgres is the database to use instead of StateFile, for several control planes of one mesh.
 	Postgres postgres.Config `yaml:"postgres"`
-	// KeyFile encrypts private keys in the state. Made with mode 0600 when absent. Default: StateFile + ".key". With
-	// Postgres it is required, and the same for all control planes.
+	// KeyFile holds the key that encrypts private keys in the state. It is created with mode 0600 if absent. Default:
+	// StateFile + ".key". With Postgres it is required and must be the same for all control planes.
 	KeyFile string `yaml:"keyFile"`
-	// ConfigCopies is a folder for the last good configuration. Default: StateFile + ".config"; required with Postgres.
+	// ConfigCopies is a folder for copies of the last valid configuration. Default: StateFile + ".config"; required
+	// with Postgres.
 	ConfigCopies string `yaml:"configCopies"`
 	// Socket is the Unix socket of the administration API.
 	Socket string `yaml:"socket"`
-	// AgentAddress is where agents and remote administrators connect: mutual TLS.
+	// AgentAddress is where agents and remote administrators connect, with mutual TLS.
 	AgentAddress string `yaml:"agentAddress"`
-	// PeeringAddress is where this mesh's gateways forward what peers' control planes say: mutual TLS.
+	// PeeringAddress is where this mesh's gateways forward peers' control traffic, with mutual TLS.
 	PeeringAddress string `yaml:"peeringAddress"`
-	// MetricsAddress serves Prometheus metrics: mutual TLS.
+	// MetricsAddress serves Prometheus metrics with mutual TLS.
 	MetricsAddress string `yaml:"metricsAddress"`
-	// HealthAddress serves /healthz and /readyz in plaintext and nothing else: keep it on loopback.
+	// HealthAddress serves only /healthz and /readyz, in plaintext: keep it on loopback.
 	HealthAddress string `yaml:"healthAddress"`
-	// Names are what agents may call the control plane by, besides the addresses that it listens on.
+	// Names are further names by which agents reach the control plane, besides its listening addresses.
 	Names Names `yaml:"names"`
-	// CA is the operator's own authority; empty means one made and kept by Isthmus.
+	// CA is the operator's own certificate authority. If empty, Isthmus makes and keeps one.
 	CA CA `yaml:"ca"`
-	// Log says how much is logged and in which form.
+	// Log sets the level and format of the log.
 	Log Log `yaml:"log"`
 }
 
-// Names are additional names in the control plane's certificate, and what join tokens tell agents to dial.
+// Names are additional names in the control plane's certificate, and the addresses in join tokens.
 type Names struct {
 	DNS []string     `yaml:"dns"`
 	IPs []netip.Addr `yaml:"ips"`
 }
 
-// CA names PEM files of an operator's authority. Root without intermediate makes Isthmus sign its own intermediates
-// with the root; an intermediate with its key keeps the root's key out of here.
+// CA names PEM files of an operator's authority. With a root key, Isthmus signs its own intermediates. With an
+// intermediate and its key, the root key stays elsewhere.
 type CA struct {
 	RootCert         string `yaml:"rootCert"`
 	RootKey          string `yaml:"rootKey"`
@@ -70,7 +71,7 @@ type Log struct {
 	Format string     `yaml:"format"` // text or json
 }
 
-// Default returns the control plane's settings where the file says nothing.
+// Default returns the default settings.
 func Default() Control {
 	return Control{
 		Socket:         "/run/isthmus/control/control.sock",
@@ -82,8 +83,8 @@ func Default() Control {
 	}
 }
 
-// Load reads the control plane's settings. An unknown key, a key given twice or a value of the wrong type is refused.
-// The result is not yet validated: flags may still fill it.
+// Load reads the settings. It refuses unknown keys, duplicate keys and values of the wrong type. The result is not
+// validated yet, because flags may still change it.
 func Load(path string) (Control, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -100,13 +101,13 @@ func Load(path string) (Control, error) {
 		&cfg.CA.RootCert, &cfg.CA.RootKey, &cfg.CA.IntermediateCert, &cfg.CA.IntermediateKey,
 	} {
 		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p) // as written beside the settings, wherever the command is started
+			*p = filepath.Join(dir, *p) // relative to the settings file, wherever the command is started
 		}
 	}
 	return cfg, nil
 }
 
-// Complete fills what follows from other settings and refuses what cannot work, all of it at once.
+// Complete fills in derived settings. Its error lists everything that is invalid.
 func (c Control) Complete() (Control, error) {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -142,7 +143,7 @@ func (c Control) Complete() (Control, error) {
 	return c, nil
 }
 
-// completeState fills and checks where the state is.
+// completeState does so for the settings of the state.
 func (c *Control) completeState() (errs []error) {
 	if !c.Postgres.Set() {
 		if c.StateFile == "" {

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// admin calls one control plane's administration API over its Unix socket, as its administrator on the same host would.
+// admin calls a control plane's administration API over its Unix socket, like an administrator on that host.
 type admin struct {
 	mesh   string
 	socket string
@@ -20,8 +20,8 @@ type admin struct {
 
 const adminTimeout = 15 * time.Second
 
-// call makes one call on a connection of its own: control planes are killed in this demo, and a fresh connection
-// does not wait out the backoff of a broken one.
+// call makes one call on a new connection. The demo kills control planes, and a new connection does not wait for the
+// backoff of a broken one.
 func call[Req, Resp any](ctx context.Context, a admin, method string, req *Req) (*Resp, error) {
 	conn, err := grpc.NewClient("unix://"+a.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -49,7 +49,7 @@ func (a admin) token(ctx context.Context, r adminapi.TokenRequest) (string, erro
 	return resp.Token, nil
 }
 
-// peer returns the state of the one peer that each mesh of the demo has.
+// peer returns the state of the single peer of a demo mesh.
 func (a admin) peer(ctx context.Context, name string) (adminapi.PeerStatus, error) {
 	resp, err := call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, a, "PeerList",
 		&adminapi.PeerRequest{Peer: name})

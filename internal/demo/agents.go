@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// nodeSettings returns what `isthmus node` of mesh m reads.
+// nodeSettings returns the settings file of mesh m's `isthmus node`.
 func (w *world) nodeSettings(m mesh) any {
 	var workloads []any
 	for _, wl := range m.workloads {
@@ -28,11 +28,11 @@ func (w *world) nodeSettings(m mesh) any {
 	}
 	settings := w.agentSettings(m, nodeName(m), "node")
 	settings["workloads"] = workloads
-	settings["health"] = map[string]any{"address": "127.0.0.1:15022"} // the control plane on the same host has 15021
+	settings["health"] = map[string]any{"address": "127.0.0.1:15022"} // the control plane on the same host uses 15021
 	return settings
 }
 
-// gatewaySettings returns what `isthmus gateway` of mesh m reads.
+// gatewaySettings returns the settings file of mesh m's `isthmus gateway`.
 func (w *world) gatewaySettings(m mesh) any {
 	settings := w.agentSettings(m, gatewayName(m), "gateway")
 	settings["gateway"] = map[string]any{

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// closingText says what to try while the demo is up: lines to copy into another terminal.
+// closingText says what to try while the demo runs, as commands to copy.
 func closingText(o Options) string {
 	f := files{o.RunDir}
 	self := nearest(o.Isthmus)
@@ -57,7 +57,7 @@ func closingText(o Options) string {
 	return b.String()
 }
 
-// nearest returns the path of a file as one would type it here.
+// nearest shortens a path for typing in the current directory.
 func nearest(path string) string {
 	here, err := os.Getwd()
 	if err != nil {

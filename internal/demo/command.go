@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// Command is `isthmus demo`, with `exec` and `clean` below it.
+// Command returns `isthmus demo` with its subcommands `exec` and `clean`.
 func Command() *cobra.Command {
 	o := Options{}
 	cmd := &cobra.Command{

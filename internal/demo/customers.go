@@ -17,20 +17,20 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// customer is a client in some language, which runs as the storefront.
+// customer is a client written in some language that runs as the storefront.
 type customer struct {
 	name    string
 	command lab.Command
-	in      []byte // what it reads first
+	in      []byte // its standard input
 }
 
-// socketCustomer holds one WebSocket, which ends with the server that it leads to.
+// socketCustomer holds one WebSocket open. It ends when its server ends.
 const socketCustomer = "socket"
 
-// customerPause is what a customer waits between two requests, in milliseconds.
+// customerPause is the pause between a customer's requests, in milliseconds.
 const customerPause = "50"
 
-// customers makes the clients ready to run.
+// customers prepares the clients.
 func (w *world) customers(ctx context.Context) ([]customer, error) {
 	tools := map[string]string{}
 	var lacking []string

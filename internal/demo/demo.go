@@ -1,5 +1,5 @@
-// Package demo brings up two meshes on one machine, a card-data zone and a shop, with real Envoys in real network
-// namespaces, and on request drives them through everything that Isthmus promises.
+// Package demo runs two meshes on one machine, a card-data zone and a shop, with real Envoys in real network
+// namespaces. On request it tests everything that Isthmus promises.
 package demo
 
 import (
@@ -15,34 +15,34 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// DefaultRunDir holds everything that the demo writes, while it runs.
+// DefaultRunDir holds everything that a running demo writes.
 const DefaultRunDir = "/run/isthmus/demo"
 
-// Options of a demo. The zero value is the demo that stays up until its context ends.
+// Options of a demo. With the zero value it runs until its context is done.
 type Options struct {
-	// Tour runs the tour instead of staying up; Run then fails unless every step held.
+	// Tour runs the tour and then ends. Run returns an error unless every step succeeded.
 	Tour bool
 	// Stay keeps the demo up after the tour.
 	Stay bool
-	// Soak keeps the peered demo under load and disturbs it for so long; Run then fails unless every request succeeded
-	// and nothing grew.
+	// Soak keeps the peered demo under load for this long while disturbing it. Run returns an error unless every
+	// request succeeded and no process grew.
 	Soak time.Duration
-	// Separate leaves the two meshes unpeered; the tour begins so in any case.
+	// Separate leaves the two meshes unpeered. The tour always starts so.
 	Separate bool
-	// Isthmus, Samples and Envoy are binaries. Default: this executable, isthmus-samples beside it, and what the node
-	// agent finds.
+	// Isthmus, Samples and Envoy are paths of binaries. Default: this executable, isthmus-samples beside it, and the
+	// Envoy that the node agent finds.
 	Isthmus, Samples, Envoy string
-	// RunDir is made and removed. Default: DefaultRunDir.
+	// RunDir is created and removed. Default: DefaultRunDir.
 	RunDir string
-	// KeepLogs, when set, is a folder to which the logs are copied before all is removed.
+	// KeepLogs, if set, is a folder to copy the logs to before everything is removed.
 	KeepLogs string
-	// Prefix of the namespaces' names. Default: DefaultPrefix.
+	// Prefix of the names of network namespaces. Default: DefaultPrefix.
 	Prefix string
-	// Out receives the progress, the tour and the closing words.
+	// Out receives progress, the tour and the closing text.
 	Out io.Writer
 }
 
-// Run builds the demo, runs what the options ask for, and removes all that it made.
+// Run builds the demo, does what the options ask for, and removes everything.
 func Run(ctx context.Context, o Options) (err error) {
 	o, err = o.complete()
 	if err != nil {
@@ -89,7 +89,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	return w.watch(ctx, say)
 }
 
-// complete fills in defaults and refuses what cannot work before anything is made.
+// complete fills in defaults and validates the options before anything is created.
 func (o Options) complete() (Options, error) {
 	if os.Geteuid() != 0 {
 		return o, errors.New("the demo makes network namespaces, and that needs root: run it as `sudo isthmus demo`")
@@ -121,7 +121,7 @@ func (o Options) complete() (Options, error) {
 	return o, err
 }
 
-// printer writes progress, each line with the seconds since the start.
+// printer writes progress lines with the seconds since the start.
 type printer struct {
 	out   io.Writer
 	start time.Time

@@ -12,27 +12,27 @@ import (
 	"isthmus.dev/isthmus/internal/retry"
 )
 
-// disturbance is one failure or change while requests flow.
+// disturbance is a failure or change under load.
 type disturbance struct {
 	name string
 	kind int // which requests may fail
 	do   func(context.Context, *world) error
 }
 
-// The kinds of stretches.
+// Kinds of disturbances.
 const (
-	calm  = iota // none may fail
-	loss         // a source dies: few may fail, and no WebSocket outlasts its server
-	rough        // an Envoy is killed, and with it what it had in hand
+	calm  = iota // no request may fail
+	loss         // a server dies: a few requests may fail, and WebSockets to it end
+	rough        // an Envoy is killed, and its requests in progress fail
 	kinds
 )
 
-// maxLost is how many requests of one customer may fail when a source dies, at some 20 a second; of the demo's own
-// load, which sends some 150, in proportion.
+// maxLost is how many requests of a customer, which sends about 20 a second, may fail when a server dies. The limit for
+// the demo's own load, about 150 a second, is in proportion.
 const maxLost = 3
 
-// disturbances happen in turn, again and again; a rotation of both roots goes on through them. Payments are those of
-// cards, and those of retail stand by.
+// disturbances happen in turn, repeatedly, during a rotation of both roots. Payments are served by cards, with retail
+// as the standby.
 var disturbances = []disturbance{
 	{"new roots for both meshes", calm, beginRotations},
 	{"payments of cards killed", loss, func(ctx context.Context, w *world) error {
@@ -109,7 +109,7 @@ func (w *world) killAgent(ctx context.Context, m mesh, name, verb string) error 
 		func(ctx context.Context) error { return w.ready(ctx, m) })
 }
 
-// killEnvoy ends an Envoy. Within ten seconds there must be another, and payments must answer.
+// killEnvoy kills an Envoy. Within ten seconds it must be replaced and payments must answer.
 func (w *world) killEnvoy(ctx context.Context, netns string) error {
 	pid := envoyIn(netns)
 	if pid == 0 {
@@ -130,7 +130,7 @@ func (w *world) killEnvoy(ctx context.Context, netns string) error {
 	return w.servedBy(ctx, "payments@cards", 10*time.Second)
 }
 
-// standBy has the payments of retail stand in for those of cards.
+// standBy makes retail's payments the standby of cards' payments.
 func (w *world) standBy() error {
 	text, err := readFile(w.files.federation(w.retail().name), "import-payments-failover.yaml")
 	if err != nil {
@@ -140,7 +140,7 @@ func (w *world) standBy() error {
 	return writeFile(w.files.mesh(w.retail().name, "config", "import-payments.yaml"), []byte(swapped))
 }
 
-// restart ends a workload's program without a word, and starts it again after a while.
+// restart kills a workload's program and starts it again after a while.
 func (w *world) restart(ctx context.Context, m mesh, name string, after time.Duration) error {
 	_, wl, _ := w.plan.find(name)
 	w.process(programName(m, wl)).Kill()
@@ -150,7 +150,7 @@ func (w *world) restart(ctx context.Context, m mesh, name string, after time.Dur
 	return w.startProgram(m, wl)
 }
 
-// blackhole drops everything between cards' gateway and the other mesh in both directions, without an error to anybody.
+// blackhole drops all packets between cards' gateway and the other mesh, silently and in both directions.
 func (w *world) blackhole(ctx context.Context, length time.Duration) error {
 	device := "v-" + w.cards().name
 	if err := lab.Cut(w.plan.link(), device, true); err != nil {
@@ -159,7 +159,8 @@ func (w *world) blackhole(ctx context.Context, length time.Duration) error {
 	return errors.Join(pause(ctx, length), lab.Cut(w.plan.link(), device, false))
 }
 
-// lose has a source of payments go and return: meanwhile and afterwards there are answers, in the end that source's.
+// lose takes a server of payments away and brings it back. Calls must be answered throughout, and by that server in the
+// end.
 func (w *world) lose(ctx context.Context, cause func() error) error {
 	if err := pause(ctx, time.Second); err != nil {
 		return err

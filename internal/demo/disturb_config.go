@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/retry"
 )
 
-// beginRotations has both meshes replace their roots.
+// beginRotations starts a root rotation in both meshes.
 func beginRotations(ctx context.Context, w *world) error {
 	for _, m := range w.plan.meshes {
 		if _, err := w.rotate(ctx, m, adminapi.CARotateRequest{}); err != nil {
@@ -25,7 +25,7 @@ func (w *world) rotate(ctx context.Context, m mesh, r adminapi.CARotateRequest) 
 	return call[adminapi.CARotateRequest, adminapi.CAStatusResponse](ctx, w.admin(m), "CARotate", &r)
 }
 
-// endRotations waits until both meshes have done so.
+// endRotations waits until both rotations are complete.
 func endRotations(ctx context.Context, w *world) error {
 	for _, m := range w.plan.meshes {
 		if err := retry.Until(ctx, 90*time.Second, 200*time.Millisecond,
@@ -49,14 +49,15 @@ func (w *world) rotated(ctx context.Context, m mesh) error {
 	waits := st.Rotation.Waits
 	left := slices.DeleteFunc(slices.Clone(waits),
 		func(c adminapi.CAWait) bool { return c.What == "administrator" && c.Name == soakAdmin })
-	if len(waits) > 0 && len(left) == 0 { // the soak makes new credentials whenever it needs some
+	if len(waits) > 0 && len(left) == 0 { // the soak test makes new credentials whenever it needs them
 		_, err = w.rotate(ctx, m, adminapi.CARotateRequest{Force: true})
 	}
 	return errors.Join(fmt.Errorf("the rotation of %s is at %s and waits for %v %s", m.name, st.Rotation.Step, left,
 		st.Rotation.Error), err)
 }
 
-// churnEndpoints moves a server of another service about: everything hears of it but the load's way.
+// churnEndpoints changes the address of another service's server. Everything learns of it, but the load does not use
+// it.
 func churnEndpoints(ctx context.Context, w *world) error {
 	m := w.retail()
 	for n := range 200 {
@@ -89,7 +90,7 @@ spec:
 	return nil
 }
 
-// churnPolicies changes a policy on the load's way, to and fro, without ever forbidding it.
+// churnPolicies repeatedly changes a policy that applies to the load, without ever denying it.
 func churnPolicies(ctx context.Context, w *world) error {
 	m := w.cards()
 	for n := range 50 {

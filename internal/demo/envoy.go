@@ -6,10 +6,10 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
-// findEnvoy finds the Envoy that the agents will run and refuses to go on without one.
+// findEnvoy finds the Envoy binary for the agents, or returns an error.
 func (o *Options) findEnvoy() (err error) {
 	if o.Envoy == "" {
-		// The cache of the source folder: bin/isthmus lies beside .cache.
+		// The source tree's cache: bin/isthmus lies beside .cache.
 		o.Envoy, err = envoyproc.Locate(filepath.Join(filepath.Dir(filepath.Dir(o.Isthmus)), ".cache"))
 		return err
 	}

@@ -23,21 +23,20 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// What may grow during a soak without being called a leak: caches fill, buffers find their size, connections come and
-// go.
+// Growth that is tolerated in a soak test: caches fill, buffers find their size, connections come and go.
 const (
 	growthRSS        = 64 << 10 // KB
 	growthFiles      = 64
 	growthGoroutines = 64
 )
 
-// soakAdmin is the administrator that reads the control planes' metrics.
+// soakAdmin is the administrator with whose certificate the soak test reads metrics.
 const soakAdmin = "soak"
 
-// footprint is what a process holds.
+// footprint is the resource use of a process.
 type footprint struct{ rss, files, goroutines int } // Envoy has none of the last
 
-// footprints returns the footprints of the control planes, the agents and their Envoys, by name.
+// footprints returns the footprints of the control planes, agents and Envoys, by name.
 func (w *world) footprints(ctx context.Context) (map[string]footprint, error) {
 	out := map[string]footprint{}
 	for _, m := range w.plan.meshes {
@@ -81,7 +80,7 @@ func footprintOf(pid int) (f footprint) {
 	return f
 }
 
-// metricsClient reads one process's own metrics.
+// metricsClient reads one process's metrics.
 type metricsClient struct {
 	url  string
 	http *http.Client
@@ -96,7 +95,7 @@ func agentMetrics(socket string) metricsClient {
 	}}}
 }
 
-// controlMetrics reads a control plane's metrics with an administrator's credentials, made for the purpose.
+// controlMetrics reads a control plane's metrics with a newly issued administrator certificate.
 func (w *world) controlMetrics(ctx context.Context, m mesh) (metricsClient, error) {
 	key, csr, err := identity.NewRequest()
 	if err != nil {
@@ -147,7 +146,7 @@ func (c metricsClient) goroutines(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("%s tells no go_goroutines: %s", c.url, resp.Status)
 }
 
-// envoyIn returns the Envoy that lives in a network namespace, 0 for none.
+// envoyIn returns the PID of the Envoy in a network namespace, or 0.
 func envoyIn(netns string) int {
 	want, err := os.Stat(lab.NetnsPath(netns))
 	if err != nil {
@@ -167,7 +166,7 @@ func envoyIn(netns string) int {
 	return 0
 }
 
-// reportGrowth prints what each process held before and holds now, and names those that grew beyond bounds.
+// reportGrowth prints the footprints before and after, and returns an error that names processes that grew too much.
 func reportGrowth(say printer, before, after map[string]footprint) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -10,13 +10,13 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// DefaultPrefix begins the name of every namespace of the demo.
+// DefaultPrefix is the default prefix of the demo's network namespaces.
 const DefaultPrefix = "isthmus"
 
-// gatewayServiceAccount in namespace isthmus-system is the identity of both meshes' gateways.
+// gatewayServiceAccount, in namespace isthmus-system, is the identity of both gateways.
 const gatewayServiceAccount = "federation-gateway"
 
-// plan is the demo as it is to be built: two meshes, the link between their gateways and a stranger on that link.
+// plan is the layout of the demo: two meshes, the link between their gateways, and a stranger on that link.
 type plan struct {
 	prefix string
 	meshes []mesh
@@ -27,30 +27,30 @@ type mesh struct {
 	name        string
 	trustDomain string
 	host        netip.Addr // control plane and node agent; the bridge of the inner subnet
-	inner       netip.Addr // the gateway's leg inside
-	outer       netip.Addr // the gateway's leg on the link
+	inner       netip.Addr // the gateway's inner address
+	outer       netip.Addr // the gateway's address on the link
 	workloads   []workload
 }
 
-// workload is one program in a namespace of its own.
+// workload is one program in its own network namespace.
 type workload struct {
-	name      string // also its app label and service account, unless those are given
+	name      string // also its app label and service account, unless those are set
 	app       string
 	program   string // of isthmus-samples
 	address   netip.Addr
 	port      uint16
 	portName  string
 	args      []string // further flags of the program
-	readyPath string   // HTTP readiness probe; empty probes the port
+	readyPath string   // path of the HTTP readiness probe; empty probes the TCP port
 }
 
-// Addresses: the inner subnets have no route to each other; only the gateways have a leg on the link.
+// Addresses. The inner subnets have no route to each other; only the gateways are on the link.
 const (
 	innerBits = 24
 	linkBits  = 24
 )
 
-// strangerAddress is where an impostor sits on the link.
+// strangerAddress is the address of an impostor on the link.
 var strangerAddress = netip.MustParseAddr("198.51.100.66")
 
 func newPlan(prefix string) plan {
@@ -95,7 +95,7 @@ func (p plan) mesh(name string) mesh {
 	return p.meshes[i]
 }
 
-// find looks a workload up by "name" or "mesh/name".
+// find looks up a workload by "name" or "mesh/name".
 func (p plan) find(name string) (mesh, workload, bool) {
 	for _, m := range p.meshes {
 		for _, w := range m.workloads {
@@ -107,14 +107,14 @@ func (p plan) find(name string) (mesh, workload, bool) {
 	return mesh{}, workload{}, false
 }
 
-// Names of the namespaces.
+// Names of the network namespaces.
 func (p plan) link() string                            { return p.prefix + "-link" }
 func (p plan) stranger() string                        { return p.prefix + "-outsider" }
 func (p plan) hostNetns(m mesh) string                 { return p.prefix + "-" + m.name + "-host" }
 func (p plan) gatewayNetns(m mesh) string              { return p.prefix + "-" + m.name + "-gw" }
 func (p plan) workloadNetns(m mesh, w workload) string { return p.prefix + "-" + m.name + "-" + w.name }
 
-// network returns what the lab builds.
+// network returns the network to build.
 func (p plan) network() lab.Network {
 	n := lab.Network{Bridges: []lab.Bridge{{Namespace: p.link()}}}
 	for _, m := range p.meshes {
@@ -127,8 +127,8 @@ func (p plan) network() lab.Network {
 		for _, w := range m.workloads {
 			n.Attachments = append(n.Attachments, lab.Attachment{
 				Namespace: p.workloadNetns(m, w), Device: "eth0", Address: netip.PrefixFrom(w.address, innerBits),
-				// The default route lets a call to a virtual address leave the program; capture takes it before the
-				// wire.
+				// With a default route, calls to virtual addresses leave the program; capture redirects them before
+				// they reach the wire.
 				Bridge: p.hostNetns(m), Port: "v-" + w.name, Via: m.host,
 			})
 		}
@@ -150,7 +150,7 @@ func (p plan) network() lab.Network {
 	return n
 }
 
-// files are the paths inside the run directory.
+// files are the paths in the run directory.
 type files struct{ dir string }
 
 func (f files) mesh(m string, path ...string) string {
@@ -160,12 +160,13 @@ func (f files) config(m string) string     { return f.mesh(m, "config") }
 func (f files) federation(m string) string { return f.mesh(m, "federation") }
 func (f files) socket(m string) string     { return f.mesh(m, "control.sock") }
 
-// runDir returns that of an agent, "node" or "gateway".
+// runDir returns the run directory of an agent, "node" or "gateway".
 func (f files) runDir(m, agent string) string { return f.mesh(m, agent, "run") }
 
 func (f files) resolv(ns string) string { return filepath.Join(f.dir, "netns", ns, "resolv.conf") }
 
-// resolvConf is what every workload reads: the agent's DNS inside its own namespace, and the names Kubernetes has too.
+// resolvConf is every workload's resolv.conf: the agent's DNS in the workload's namespace, with Kubernetes' search
+// domains.
 const resolvConf = `nameserver 127.0.0.1
 search default.svc.cluster.local svc.cluster.local cluster.local
 options ndots:5

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// explain turns a failure to build the network into a sentence with a remedy.
+// explain turns a failure to build the network into a message with a remedy.
 func explain(err error) error {
 	var busy lab.BusyError
 	switch {
@@ -28,7 +28,8 @@ func explain(err error) error {
 	return err
 }
 
-// checkKernel tries in one namespace of the lab what capture needs: an nftables chain that redirects connections.
+// checkKernel tests in one network namespace whether the kernel supports what capture needs: an nftables chain that
+// redirects connections.
 func checkKernel(namespace string) error {
 	f, err := os.Open(lab.NetnsPath(namespace))
 	if err != nil {

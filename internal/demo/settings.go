@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/samples"
 )
 
-// write lays out everything that mesh m reads: its configuration, its federation files (applied later, by the tour or
-// by hand), the settings of its three long-running parts, and each workload's resolv.conf.
+// write writes all files of mesh m: its configuration, its federation files (applied later, by the tour or by hand),
+// the settings of its three processes, and each workload's resolv.conf.
 func (w *world) write(m mesh) error {
 	copies := []struct{ from, to string }{
 		{m.name, w.files.config(m.name)},
@@ -58,7 +58,7 @@ func (w *world) controlSettings(m mesh) any {
 	}
 }
 
-// copyYAML copies the YAML files of one embedded folder.
+// copyYAML copies the YAML files of an embedded folder.
 func copyYAML(from fs.FS, dir, to string) error {
 	names, err := fs.Glob(from, path.Join(dir, "*.yaml"))
 	if err != nil {
@@ -76,7 +76,7 @@ func copyYAML(from fs.FS, dir, to string) error {
 	return nil
 }
 
-// writeFile replaces a file whole, as a careful editor does, and makes its folder.
+// writeFile replaces a file atomically and creates its folder.
 func writeFile(name string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(name), err)

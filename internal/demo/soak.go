@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// soak keeps the demo under load with short-lived certificates and disturbs it for as long as it is told. It fails when
-// a request failed while no Envoy was killed, or when a process grew beyond bounds.
+// soak runs the demo under load with short-lived certificates and disturbs it for a given time. It returns an error if
+// a request failed other than by the kill of its Envoy, or if a process grew too much.
 func (w *world) soak(ctx context.Context, say printer, length time.Duration) error {
 	for _, m := range w.plan.meshes {
 		if err := w.setTTL(m, "5m", shortLife); err != nil {
@@ -24,7 +24,7 @@ func (w *world) soak(ctx context.Context, say printer, length time.Duration) err
 	}
 	t := &traffic{w: w, customers: customers}
 	defer t.end()
-	// One round first: what every process needs to do its work is no leak.
+	// The first round does not count: it fills caches and pools.
 	if err := t.round(ctx, say, time.Time{}); err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (w *world) soak(ctx context.Context, say printer, length time.Duration) err
 	return errors.Join(t.verdict(), reportGrowth(say, before, after))
 }
 
-// round disturbs once in every way, or until end.
+// round runs each disturbance once, or until end.
 func (t *traffic) round(ctx context.Context, say printer, end time.Time) error {
 	for _, d := range disturbances {
 		if !end.IsZero() && time.Now().After(end) {

@@ -11,25 +11,25 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts
-// apart.
+// traffic is the load, divided into stretches. Requests in an Envoy end when it is killed, so stretches with a kill are
+// counted separately.
 type traffic struct {
 	w         *world
 	customers []customer
-	loads     []*ongoing // none between two stretches; the demo's own, then a customer each
+	loads     []*ongoing // nil between stretches; the demo's own load, then one per customer
 	counts    [][kinds]probe.Result
-	losses    int           // of a source
-	slowest   time.Duration // of all kills of an Envoy, until everything was as it should be
+	losses    int           // requests lost with a server
+	slowest   time.Duration // slowest recovery from the kill of an Envoy
 	events    []event
 }
 
-// event is one disturbance as it went.
+// event is one past disturbance.
 type event struct {
 	name         string
 	began, ended time.Time
 }
 
-// during names the disturbances that overlapped a request, or else the last one before it.
+// during names the disturbances that overlapped a request, or the last one before it.
 func (t *traffic) during(began time.Time, took time.Duration) string {
 	last, all := "before every disturbance", []string{}
 	for _, e := range t.events {
@@ -50,9 +50,9 @@ func (t *traffic) during(began time.Time, took time.Duration) string {
 	return strings.Join(all, ", ")
 }
 
-// failed tells of the requests that failed, of those alike once.
+// failed describes the failed requests, similar ones once.
 func (t *traffic) failed(r probe.Result) (lines []string) {
-	alike := map[string]int{} // by the words without their numbers, such as times and ports
+	alike := map[string]int{} // key: the text without its numbers, such as times and ports
 	var keys []string
 	for _, f := range r.Failed {
 		during := t.during(f.Time, f.Took)
@@ -74,10 +74,10 @@ func (t *traffic) failed(r probe.Result) (lines []string) {
 
 var numbers = regexp.MustCompile(`[0-9]+`)
 
-// slowRequest is how long a request takes at most that is worth no word.
+// slowRequest is the duration above which a request is reported.
 const slowRequest = 2 * time.Second
 
-// clock is how times of day are told, in UTC.
+// clock is the format of times, in UTC.
 const clock = "15:04:05.000"
 
 // name returns the name of the nth load.
@@ -88,7 +88,7 @@ func (t *traffic) name(n int) string {
 	return t.customers[n-1].name
 }
 
-// table shows the result of each load.
+// table formats the result of each load.
 func (t *traffic) table() string {
 	var b strings.Builder
 	for n, c := range t.counts {
@@ -128,7 +128,7 @@ func (t *traffic) begin() error {
 	return nil
 }
 
-// count ends the stretch, if there is one, says which requests failed, and adds up what came of it.
+// count ends the current stretch, if any, reports its failed requests and adds up its results.
 func (t *traffic) count(ctx context.Context, say printer, kind int) error {
 	defer t.end()
 	for _, o := range t.loads {

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// step is one promise, tried.
+// step tests one promise.
 type step struct {
 	what     string
 	expected string
-	// needed steps are those without which the rest cannot be tried.
+	// needed steps must succeed for the rest to be tried.
 	needed bool
-	// try returns what was seen; its error says what was seen instead.
+	// try returns what was observed. Its error says what was observed instead.
 	try func(context.Context, *world) (seen string, err error)
 }
 
-// promises are the steps of the tour, in order; each leaves the demo as the next one expects it.
+// promises are the steps of the tour in order. Each leaves the demo in the state that the next one expects.
 var promises = []step{
 	{what: "nothing reachable before peering", expected: "no name answers, no door opens", try: nothingReachable},
 	{what: "peering in two commands", expected: "both sides show the same fingerprints", needed: true, try: peer},
@@ -47,7 +47,7 @@ const (
 	lineForm  = "%2s %s %6s  %-33s %-39s %s\n"
 )
 
-// tour tries the steps in order and prints one line for each.
+// tour runs the steps in order and prints a line for each.
 func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	start := time.Now()
 	say.text("\n" + fmt.Sprintf(lineForm, "", " ", "took", "what", "expected", "seen"))
@@ -81,8 +81,7 @@ func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	return nil
 }
 
-// connectMeshes does what makes the demo worth trying: the tour's steps of peering, export and import, and a first
-// purchase.
+// connectMeshes runs the tour's steps of peering, export and import, and makes a first purchase.
 func (w *world) connectMeshes(ctx context.Context, say printer) error {
 	for _, s := range promises {
 		if !s.needed {
@@ -105,12 +104,12 @@ func (w *world) step(ctx context.Context, s step) (string, error) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// The cast.
+// The two meshes.
 func (w *world) cards() mesh  { return w.plan.mesh("cards") }
 func (w *world) retail() mesh { return w.plan.mesh("retail") }
 
-// apply copies one file of a mesh's federation folder to where its control plane watches, as the closing words tell a
-// user to do with cp.
+// apply copies a file from a mesh's federation folder to the folder that its control plane watches, like the cp command
+// in the closing text.
 func (w *world) apply(m mesh, file, as string) error {
 	b, err := readFile(w.files.federation(m.name), file)
 	if err != nil {

@@ -27,18 +27,18 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// accepted begins the result of tryHandshake when both sides finished the handshake.
+// accepted starts the result of tryHandshake when both sides completed the handshake.
 const accepted = "accepted"
 
-// gatewayID is the identity that cards expects at the other end.
+// gatewayID is the identity that cards expects of its peer's gateway.
 const gatewayID = "spiffe://retail.example/ns/isthmus-system/sa/" + gatewayServiceAccount
 
-// federationSNI returns the name under which retail asks cards for one service of namespace default.
+// federationSNI returns the server name with which retail asks cards for a service in namespace default.
 func federationSNI(service string, w *world) string {
 	return service + ".default.retail.fed." + w.cards().trustDomain
 }
 
-// impostorRefused uses the right names with a certificate from a root of its own.
+// impostorRefused presents a certificate with the right names from a root of its own.
 func impostorRefused(ctx context.Context, w *world) (string, error) {
 	forged, err := forge(gatewayID)
 	if err != nil {
@@ -66,8 +66,8 @@ func impostorRefused(ctx context.Context, w *world) (string, error) {
 	return strings.Join(seen, "; "), nil
 }
 
-// wrongSNIRefused holds retail's true gateway identity and asks for names that were not exported to retail. The name
-// that was exported opens: the certificate itself is good.
+// wrongSNIRefused uses retail's real gateway identity and asks for names that are not exported to retail. The exported
+// name works, which shows that the certificate is valid.
 func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	svid, err := w.gatewayIdentity(ctx, w.retail())
 	if err != nil {
@@ -101,9 +101,9 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("payments %s; tokens and 3 other names: %s", right, strings.Join(seen, ", ")), nil
 }
 
-// tryHandshake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the
-// server has judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows
-// is not checked.
+// tryHandshake tries a TLS handshake from a namespace and describes the result. With TLS 1.3 the client completes
+// before the server has checked its certificate, so it counts as accepted only after the server has answered. The
+// server's certificate is not checked.
 func tryHandshake(ctx context.Context, from, address, sni string, certs []tls.Certificate) (string, error) {
 	conn, err := dial(ctx, from, address)
 	if err != nil {
@@ -116,11 +116,11 @@ func hearTLS(conn net.Conn, sni string) string { return hear(conn, sni, nil) }
 
 func hear(raw net.Conn, sni string, certs []tls.Certificate) string {
 	defer raw.Close()
-	_ = raw.SetDeadline(time.Now().Add(3 * time.Second)) // the handshake tells if the connection is gone
+	_ = raw.SetDeadline(time.Now().Add(3 * time.Second)) // a dead connection shows in the handshake
 	conn := tls.Client(raw, &tls.Config{
-		// an attacker does not care who answers
+		// an attacker does not check the server
 		MinVersion: tls.VersionTLS12, ServerName: sni, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
-		// An attacker offers its certificate whatever roots the server asks for.
+		// An attacker sends its certificate whatever roots the server asks for.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if len(certs) == 0 {
 				return &tls.Certificate{}, nil
@@ -133,10 +133,10 @@ func hear(raw net.Conn, sni string, certs []tls.Certificate) string {
 	}
 	hello := "GET / HTTP/1.1\r\nHost: payments\r\n\r\n"
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
-		hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // the preface and empty SETTINGS
+		hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // preface, empty SETTINGS
 	}
 	_, writeErr := conn.Write([]byte(hello))
-	if _, err := conn.Read(make([]byte, 1)); err != nil { // the server's reason, even where it no longer listened
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // read the server's alert even if it no longer reads
 		return alert(err)
 	}
 	if writeErr != nil {
@@ -156,7 +156,7 @@ func alert(err error) string {
 	}
 }
 
-// forge makes a certificate for a SPIFFE ID under a root of its own.
+// forge issues a certificate for a SPIFFE ID under a new root.
 func forge(id string) (tls.Certificate, error) {
 	uri, err := url.Parse(id)
 	if err != nil {
@@ -186,8 +186,8 @@ func forge(id string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{leafDER, rootDER}, PrivateKey: crypto.Signer(leafKey)}, nil
 }
 
-// gatewayIdentity returns the identity that mesh m's gateway shows its peers, under a new key: the control plane
-// certifies it to whoever holds the gateway agent's own credentials, and root on this machine holds them.
+// gatewayIdentity returns the gateway identity of mesh m with a new key. The control plane issues it to the holder of
+// the gateway agent's credentials, which root on this machine can read.
 func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, error) {
 	agent, err := identity.Load(w.files.mesh(m.name, "gateway", "state", "identity.pem"))
 	if err != nil {

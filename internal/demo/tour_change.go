@@ -13,11 +13,11 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// shortLife is the certificates' life while their renewal is watched: the shortest that a Mesh may ask for.
+// shortLife is the certificate lifetime during the renewal test, the shortest that a Mesh allows.
 const shortLife = "10s"
 
-// renewedUnderLoad shortens the life of certificates in both meshes' configuration while requests flow, and waits until
-// every workload and gateway on the way has had two new ones.
+// renewedUnderLoad shortens the certificate lifetime of both meshes under load, and waits until every workload and
+// gateway on the path has renewed twice.
 func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
 	load, err := w.load()
 	if err != nil {
@@ -33,7 +33,7 @@ func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
 			return "", err
 		}
 	}
-	// One change answers the new life, the next one is a renewal in its own time.
+	// The first change results from the new lifetime, the second is a regular renewal.
 	second, err := w.allChanged(ctx, first)
 	if err == nil {
 		_, err = w.allChanged(ctx, second)
@@ -57,7 +57,7 @@ func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
 	return fmt.Sprintf("%d certificates renewed twice, %d requests, 0 errors", len(first), r.Requests), nil
 }
 
-// load sends requests as the storefront, about 150 a second.
+// load sends about 150 requests a second as the storefront.
 func (w *world) load() (*ongoing, error) {
 	return w.begin("storefront", probe.Request{Load: &probe.Load{
 		HTTP: probe.HTTP{Method: "GET", URL: headersURL, Timeout: tryTimeout}, Workers: 4, Pause: 20 * time.Millisecond,
@@ -69,7 +69,7 @@ func (o *ongoing) finish(ctx context.Context) (probe.Result, error) {
 	return o.next(ctx, 2*tryTimeout)
 }
 
-// serials returns the serials of the certificates on the way: the storefront, both gateways and payments.
+// serials returns the serial numbers of the certificates on the path: storefront, both gateways and payments.
 func (w *world) serials(ctx context.Context) (map[string]string, error) {
 	onTheWay := map[string][]string{
 		"retail": {"spiffe://retail.example/ns/default/sa/storefront", gatewayID},
@@ -111,7 +111,7 @@ func (w *world) allChanged(ctx context.Context, from map[string]string) (now map
 	return now, err
 }
 
-// longLived returns an error that names a certificate that does not have the demo's usual life again.
+// longLived returns an error naming a certificate that does not have the demo's usual lifetime again.
 func (w *world) longLived(ctx context.Context) error {
 	for _, m := range w.plan.meshes {
 		certs, err := w.admin(m).certs(ctx)
@@ -139,7 +139,7 @@ func (w *world) setTTL(m mesh, from, to string) error {
 	return writeFile(w.files.mesh(m.name, "config", "mesh.yaml"), bytes.Replace(b, was, is, 1))
 }
 
-// controlPlanesKilled ends both control planes without a word while requests flow, and starts them again.
+// controlPlanesKilled kills both control planes under load and starts them again.
 func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 	load, err := w.load()
 	if err != nil {
@@ -154,12 +154,12 @@ func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 			return "", fmt.Errorf("the control plane of %s answers although it was killed", m.name)
 		}
 	}
-	// A new connection all the way, and a while of load, with nobody in control.
+	// Make a new connection all the way, and run load for a while, without control planes.
 	if err := w.servedBy(ctx, "payments@cards", tryTimeout); err != nil {
 		return "", fmt.Errorf("without control planes: %w", err)
 	}
 	select {
-	case <-time.After(1500 * time.Millisecond): // the time itself is what is tried here
+	case <-time.After(1500 * time.Millisecond): // the duration itself is under test
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -186,10 +186,10 @@ func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("%d requests, 0 errors; back in step after %.1f s", r.Requests, back.Seconds()), nil
 }
 
-// mostFailed is how many calls may fail when a source of an import dies.
+// mostFailed is how many calls may fail when a server of an import dies.
 const mostFailed = 3
 
-// failover puts the local standby before the peer, kills it while requests flow, and starts it again.
+// failover prefers the local standby to the peer, kills it under load, and starts it again.
 func failover(ctx context.Context, w *world) (_ string, err error) {
 	retail := w.retail()
 	_, standby, _ := w.plan.find("standby")
@@ -213,7 +213,7 @@ func failover(ctx context.Context, w *world) (_ string, err error) {
 		{"killed", func() error { w.process(programName(retail, standby)).Kill(); return nil }, "payments@cards"},
 		{"back", func() error { return w.startProgram(retail, standby) }, "standby@retail"},
 	} {
-		if err := pause(ctx, time.Second); err != nil { // of load on what is there: the load itself is what is tried
+		if err := pause(ctx, time.Second); err != nil { // load on the present server is itself under test
 			return "", err
 		}
 		if err := turn.do(); err != nil {
@@ -233,7 +233,7 @@ func failover(ctx context.Context, w *world) (_ string, err error) {
 		return "", fmt.Errorf("%d of %d requests failed, served by %v; the first failure: %s", r.Failures, r.Requests,
 			r.ServedBy, r.FirstFailure())
 	}
-	// The import as it was, for what comes next.
+	// Restore the import for the next steps.
 	if err := w.apply(retail, "import-payments.yaml", "import-payments.yaml"); err != nil {
 		return "", err
 	}
@@ -243,7 +243,7 @@ func failover(ctx context.Context, w *world) (_ string, err error) {
 	return fmt.Sprintf("%d requests, %d failed; %s", r.Requests, r.Failures, strings.Join(seen, "; ")), nil
 }
 
-// suspended cuts the peering while a long answer is on its way.
+// suspended suspends the peering while a long response is in transit.
 func suspended(ctx context.Context, w *world) (string, error) {
 	live, err := w.begin("storefront", probe.Request{Watch: &probe.HTTP{Method: "GET", URL: watchURL}})
 	if err != nil {
@@ -280,7 +280,7 @@ func suspended(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("cut after %.1f s (%s); new request: %s", took.Seconds(), cut.Error, outcome(after)), nil
 }
 
-// resumed opens the strip again.
+// resumed resumes the peering.
 func resumed(ctx context.Context, w *world) (string, error) {
 	start := time.Now()
 	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerResume",

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// nothingReachable tries every way from retail into cards before the two have met.
+// nothingReachable tries every path from retail into cards before the peering.
 func nothingReachable(ctx context.Context, w *world) (string, error) {
 	http, err := w.get("storefront", "GET", headersURL, nil)
 	if err != nil {
@@ -90,7 +90,7 @@ func established(ctx context.Context, a admin, peer string) (p adminapi.PeerStat
 	return p, err
 }
 
-// exportAndImport drops one file into each mesh and waits until both control planes say that the way is open.
+// exportAndImport adds a file to each mesh and waits until both control planes report that the path works.
 func exportAndImport(ctx context.Context, w *world) (string, error) {
 	if err := w.apply(w.cards(), "export-payments.yaml", "export-payments.yaml"); err != nil {
 		return "", err

@@ -17,7 +17,7 @@ import (
 
 const storefrontID = "spiffe://retail.example/ns/default/sa/storefront"
 
-// storefrontCrosses buys something at the real storefront, then looks at what arrived at payments.
+// storefrontCrosses buys something at the storefront and checks what arrives at payments.
 func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	r, err := w.try("storefront", probe.Request{HTTP: &probe.HTTP{
 		Method: "POST", URL: "http://127.0.0.1:8080/checkout", Body: `{"item":"tea","card":"4111111111111111"}`,
@@ -34,7 +34,7 @@ func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	if c.ServedBy != "payments@cards" || !strings.HasPrefix(c.Token, "tok_") {
 		return "", fmt.Errorf("charge served by %q with token %q", c.ServedBy, c.Token)
 	}
-	// A forged caller must not survive, nor may either side's inner names cross.
+	// A forged caller header must be removed, and internal names of either side must not cross.
 	r, err = w.get("storefront", "GET", headersURL, map[string]string{
 		"isthmus-caller":          "spiffe://retail.example/ns/default/sa/admin",
 		"x-forwarded-client-cert": "URI=spiffe://cards.example/ns/default/sa/tokens",
@@ -52,7 +52,8 @@ func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	return fmt.Sprintf("201 from %s with a card token; forged and inner headers did not cross", c.ServedBy), nil
 }
 
-// webSocketCrosses charges three times over one WebSocket; who may not call, and where nothing is exported, gets none.
+// webSocketCrosses sends three charges over one WebSocket. Callers that are not allowed, and services that are not
+// exported, get none.
 func webSocketCrosses(_ context.Context, w *world) (string, error) {
 	open := func(workload, url string) (probe.Result, error) {
 		return w.try(workload, probe.Request{Socket: &probe.Socket{
@@ -88,7 +89,7 @@ func webSocketCrosses(_ context.Context, w *world) (string, error) {
 	return "101 from payments@cards, 3 charges answered; catalogue and another path: 403", nil
 }
 
-// onlyHonestHeaders refuses a request that carried forged or inner names across, or an answer that did.
+// onlyHonestHeaders returns an error if a request or answer carried forged or internal names across.
 func onlyHonestHeaders(request []string, answer map[string]string) error {
 	for _, line := range request {
 		name, value, _ := strings.Cut(line, ": ")
@@ -110,7 +111,7 @@ func onlyHonestHeaders(request []string, answer map[string]string) error {
 	return nil
 }
 
-// catalogueRefused calls under the same name from a workload that the import does not list.
+// catalogueRefused calls the imported name from a workload that the import does not list.
 func catalogueRefused(_ context.Context, w *world) (string, error) {
 	r, err := w.get("catalogue", "GET", headersURL, nil)
 	if err != nil {
@@ -122,7 +123,7 @@ func catalogueRefused(_ context.Context, w *world) (string, error) {
 	return outcome(r), nil
 }
 
-// tokensRefused asks for the TCP service that cards keeps to itself.
+// tokensRefused calls the TCP service that cards does not export.
 func tokensRefused(_ context.Context, w *world) (string, error) {
 	r, err := w.connect("storefront", "tokens.default:7000")
 	if err != nil {
@@ -153,7 +154,8 @@ func outcomeOfTCP(r probe.Result) string {
 	return r.Error
 }
 
-// forbiddenRefused tries what the export does not list, and proves by the gateway's own count that it went no further.
+// forbiddenRefused tries requests that the export does not allow. The gateway's own counters prove that they went no
+// further.
 func forbiddenRefused(ctx context.Context, w *world) (string, error) {
 	before, err := w.admin(w.cards()).peer(ctx, "retail")
 	if err != nil {
@@ -175,7 +177,7 @@ func forbiddenRefused(ctx context.Context, w *world) (string, error) {
 		}
 		seen = append(seen, fmt.Sprintf("%s %s %d", try.method, path, r.Status))
 	}
-	const least = 2 // the encoded path may be refused by the caller's own proxy already
+	const least = 2 // the caller's proxy may already refuse the encoded path
 	var denials uint64
 	err = retry.Until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		after, err := w.admin(w.cards()).peer(ctx, "retail")
@@ -194,7 +196,7 @@ func forbiddenRefused(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("%s; cards' gateway counts %d denials", strings.Join(seen, ", "), denials), nil
 }
 
-// plaintextRefused speaks plain HTTP to a workload that is STRICT, and to the gateway's door for peers.
+// plaintextRefused speaks plain HTTP to a STRICT workload and to the gateway's port for peers.
 func plaintextRefused(ctx context.Context, w *world) (string, error) {
 	cards := w.cards()
 	_, payments, _ := w.plan.find("payments")
@@ -212,17 +214,17 @@ func plaintextRefused(ctx context.Context, w *world) (string, error) {
 	return strings.Join(seen, "; "), nil
 }
 
-// served begins what plainHTTP says of an answer that a program of the demo gave.
+// served starts the result of plainHTTP if a program of the demo answered.
 const served = "the program itself answered "
 
-// plainHTTP returns what a plaintext request gets, or what became of it.
+// plainHTTP describes the result of a plaintext request.
 func plainHTTP(ctx context.Context, from, to string) string {
 	conn, err := dial(ctx, from, to)
 	if err != nil {
 		return cause(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(tryTimeout)) // the read tells if the connection is gone
+	_ = conn.SetDeadline(time.Now().Add(tryTimeout)) // a dead connection shows in the read
 	if _,
 		err := fmt.Fprintf(conn,
 		"GET /v1/charges/headers HTTP/1.1\r\nHost: payments.default\r\nConnection: close\r\n\r\n"); err != nil {
@@ -240,8 +242,8 @@ func plainHTTP(ctx context.Context, from, to string) string {
 	return status + " " + brief(body)
 }
 
-// directUnreachable goes for the address itself: from a workload, which is captured, and from the gateway, which is
-// not.
+// directUnreachable connects to the address directly: from a workload, which is captured, and from the gateway, which
+// is not.
 func directUnreachable(ctx context.Context, w *world) (string, error) {
 	_, payments, _ := w.plan.find("payments")
 	address := hostPort(payments.address, int(payments.port))

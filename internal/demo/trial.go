@@ -19,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// Where the tour tries things.
+// URLs and addresses that the tour uses.
 const (
 	chargesURL = "http://payments.default/v1/charges"
 	headersURL = "http://payments.default/v1/charges/headers"
@@ -29,7 +29,7 @@ const (
 
 const tryTimeout = 5 * time.Second
 
-// as is how to try something as a workload.
+// command returns the command that runs the probe as a workload.
 func (w *world) command(workload string) lab.Command {
 	m, wl, _ := w.plan.find(workload)
 	ns := w.plan.workloadNetns(m, wl)
@@ -68,7 +68,7 @@ func (w *world) connect(workload, address string) (probe.Result, error) {
 	return w.try(workload, probe.Request{TCP: &probe.TCP{Address: address, Timeout: tryTimeout}})
 }
 
-// served asks payments which program answers, as the storefront.
+// served asks payments, as the storefront, which program answers.
 func (w *world) served() (string, error) {
 	r, err := w.get("storefront", "GET", headersURL, nil)
 	if err != nil {
@@ -80,7 +80,7 @@ func (w *world) served() (string, error) {
 	return r.Headers["served-by"], nil
 }
 
-// servedBy waits until payments is answered by the named program.
+// servedBy waits until the named program answers for payments.
 func (w *world) servedBy(ctx context.Context, want string, limit time.Duration) error {
 	return retry.Until(ctx, limit, 50*time.Millisecond, func(context.Context) error {
 		got, err := w.served()
@@ -91,7 +91,7 @@ func (w *world) servedBy(ctx context.Context, want string, limit time.Duration) 
 	})
 }
 
-// outcome returns a result in a few words.
+// outcome summarises a result.
 func outcome(r probe.Result) string {
 	if r.Error != "" && r.Status == 0 {
 		_, cause, found := strings.Cut(r.Error, `": `)
@@ -103,7 +103,7 @@ func outcome(r probe.Result) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, brief(r.Body)))
 }
 
-// brief returns the first line of a refusal without what a line of the tour has no room for.
+// brief shortens the first line of a refusal for a line of the tour.
 func brief(body string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(body), "\n")
 	line = longParts.ReplaceAllString(strings.TrimPrefix(line, "isthmus: "), "")
@@ -113,8 +113,8 @@ func brief(body string) string {
 	return line
 }
 
-// longParts are the SPIFFE ID behind a workload's name, all but the name of one that stands alone, and the address
-// behind a destination's name with all that follows.
+// longParts matches what is cut: the SPIFFE ID behind a workload's name, all but the name of a SPIFFE ID that stands
+// alone, and the address behind a destination's name with all that follows.
 var longParts = regexp.MustCompile(` \(spiffe://[^ )]*\)|spiffe://[^/ ]+/ns/[^/ ]+/sa/| at \d+\.\d+\.\d+\.\d+.*`)
 
 // ongoing is an attempt that runs until it is stopped.
@@ -134,8 +134,8 @@ func (w *world) begin(workload string, req probe.Request) (*ongoing, error) {
 	return w.launch(w.command(workload), append(in, '\n'))
 }
 
-// launch starts a program that reads what it is to do, ends with its standard input, and writes its results a line
-// each.
+// launch starts a program that reads its task from standard input, ends when that is closed, and writes one result per
+// line.
 func (w *world) launch(c lab.Command, in []byte) (*ongoing, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -191,7 +191,7 @@ func (o *ongoing) next(ctx context.Context, limit time.Duration) (probe.Result, 
 // stop asks the attempt to end.
 func (o *ongoing) stop() { o.stdin.Close() }
 
-// end stops the attempt, whatever state it is in, and waits until it is gone.
+// end kills the attempt and waits until it is gone.
 func (o *ongoing) end() {
 	o.stop()
 	o.process.Stop(time.Second)
@@ -209,7 +209,7 @@ func dial(ctx context.Context, namespace, address string) (conn net.Conn, err er
 	return conn, err
 }
 
-// cause returns the innermost of an error's words: "connection refused" of "dial tcp …: connect: connection refused".
+// cause returns the innermost part of an error: "connection refused" of "dial tcp …: connect: connection refused".
 func cause(err error) string {
 	text := err.Error()
 	for _, mark := range []string{"remote error: ", "connect: ", "read: "} {

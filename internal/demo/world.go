@@ -32,7 +32,7 @@ type world struct {
 	processes map[string]*lab.Process
 }
 
-// Names of what runs on the two machines of a mesh; workloads are "<mesh>-<workload>".
+// Process names on the two hosts of a mesh. Workloads are "<mesh>-<workload>".
 func controlName(m mesh) string             { return m.name + "-control" }
 func nodeName(m mesh) string                { return m.name + "-node" }
 func gatewayName(m mesh) string             { return m.name + "-gateway" }
@@ -40,7 +40,7 @@ func programName(m mesh, w workload) string { return m.name + "-" + w.name }
 
 func (w *world) admin(m mesh) admin { return admin{mesh: m.name, socket: w.files.socket(m.name)} }
 
-// up starts both meshes in parallel and waits until every part of them is ready.
+// up starts both meshes in parallel and waits until everything is ready.
 func (w *world) up(ctx context.Context, say printer) error {
 	for _, m := range w.plan.meshes {
 		if err := w.write(m); err != nil {
@@ -87,7 +87,7 @@ func (w *world) startMesh(ctx context.Context, m mesh) error {
 	)
 }
 
-// grants returns what a mesh's node may host: its workloads, and nothing else.
+// grants returns what a mesh's node may host: exactly its workloads.
 func grants(m mesh) (out []grant.Workload) {
 	for _, w := range m.workloads {
 		out = append(out, grant.Workload{
@@ -170,7 +170,7 @@ func (w *world) process(name string) *lab.Process {
 	return w.processes[name]
 }
 
-// ready returns an error that names what mesh m still waits for.
+// ready returns an error that names what mesh m is still waiting for.
 func (w *world) ready(ctx context.Context, m mesh) error {
 	for _, name := range []string{controlName(m), nodeName(m), gatewayName(m)} {
 		p := w.process(name)
@@ -187,7 +187,7 @@ func (w *world) ready(ctx context.Context, m mesh) error {
 	return proxiesReady(st, len(m.workloads), nodeName(m), gatewayName(m))
 }
 
-// proxiesReady returns an error that names a proxy that is not connected, running and in sync with its control plane.
+// proxiesReady returns an error that names a proxy that is not connected, running and in sync.
 func proxiesReady(st *adminapi.StatusResponse, workloads int, names ...string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(st.Proxies, func(p adminapi.ProxyStatus) bool { return p.Name == name })
@@ -217,7 +217,7 @@ func proxiesReady(st *adminapi.StatusResponse, workloads int, names ...string) e
 	return nil
 }
 
-// watch waits for the end and tells of every process that ended by itself.
+// watch waits for ctx and reports every process that exits on its own.
 func (w *world) watch(ctx context.Context, say printer) error {
 	w.mu.Lock()
 	ended := make(chan string, len(w.processes))
@@ -238,7 +238,7 @@ func (w *world) watch(ctx context.Context, say printer) error {
 	}
 }
 
-// withLogs adds to a failure what the logs say last, since they are about to be removed.
+// withLogs appends the end of the logs to an error, since the logs are about to be removed.
 func (w *world) withLogs(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted")
@@ -263,7 +263,7 @@ func tail(path string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// keepLogs copies the logs away if the options ask for it.
+// keepLogs copies the logs if the options ask for it.
 func (w *world) keepLogs() error {
 	if w.options.KeepLogs == "" {
 		return nil

@@ -9,23 +9,24 @@ import (
 	"time"
 )
 
-// grace is how long a connection may take to prove itself before another may take its place.
-const grace = 500 * time.Millisecond
+// handshakeGrace is how long a connection may take to authenticate before it can be evicted for another.
+const handshakeGrace = 500 * time.Millisecond
 
-// Limits are how many connections may be open at once.
+// Limits bound the number of open connections.
 type Limits struct {
-	Unproven   int // of those who have proved nothing (yet)
+	Unproven   int // not authenticated (yet)
 	PerAddress int // of these, from one address
-	Proven     int // of those who have
-	Admins     int // of these, kept for administrators
+	Proven     int // authenticated
+	Admins     int // of these, reserved for administrators
 	PerCaller  int // of one node or administrator
 	PerGateway int // of one gateway or scraper
 }
 
-// reservedFiles are for the state, the configuration folder, the local socket, other ports and calls of our own.
+// reservedFiles are file descriptors for the state, the configuration folder, the local socket, other ports and
+// outgoing connections.
 const reservedFiles = 512
 
-// LimitsFor divides the files that the process may open.
+// LimitsFor divides the file descriptors that the process may open.
 func LimitsFor(files int) Limits {
 	free := files - min(reservedFiles, files/2)
 	l := Limits{Unproven: max(8, min(1024, free/3)), PerCaller: 16, PerGateway: 128}
@@ -35,7 +36,8 @@ func LimitsFor(files int) Limits {
 	return l
 }
 
-// OpenFiles returns how many files this process may open. Go has raised the soft limit to the hard one by now.
+// OpenFiles returns how many files this process may open. The Go runtime has already raised the soft limit to the hard
+// one.
 func OpenFiles() int {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -44,21 +46,21 @@ func OpenFiles() int {
 	return int(min(l.Cur, 1<<20))
 }
 
-// Budget keeps count of open connections. All listeners that strangers reach share one.
+// Budget counts open connections. All listeners that are reachable from outside share one.
 type Budget struct {
 	limits Limits
 
-	mu        sync.Mutex // guards all below
-	waiting   *list.List // of *conn that have not proved anything, the oldest first
+	mu        sync.Mutex // guards the fields below
+	waiting   *list.List // *conn that are not authenticated, oldest first
 	addresses map[netip.Addr]int
 	proven    int
-	admins    int // of these
+	admins    int // of the proven ones
 	callers   map[string]int
-	turned    map[string]uint64 // away, by why
+	turned    map[string]uint64 // connections turned away, by reason
 	freed     chan struct{}
 }
 
-// NewBudget returns one within limits.
+// NewBudget returns a budget with the given limits.
 func NewBudget(l Limits) *Budget {
 	return &Budget{
 		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{},
@@ -67,15 +69,15 @@ func NewBudget(l Limits) *Budget {
 	}
 }
 
-// enter counts a connection in that has proved nothing yet. Where there is no room, the oldest that had time enough
-// gives way; if there is none, wait says when there will be, or ok that there is no room for this address.
+// enter admits an unauthenticated connection. If there is no room, it evicts the oldest one that has had enough time.
+// If it cannot, ok is false: try again after wait, or give up if wait is 0, because this address has too many.
 func (b *Budget) enter(c *conn, now time.Time) (ok bool, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// this host's address says nothing about who it is
+	// local addresses do not tell callers apart
 	if b.addresses[c.net] >= b.limits.PerAddress && !c.net.IsLoopback() {
 		old := b.oldest(func(o *conn) bool { return o.net == c.net })
-		if now.Sub(old.began) < grace {
+		if now.Sub(old.began) < handshakeGrace {
 			b.turned["address"]++
 			return false, 0
 		}
@@ -83,8 +85,8 @@ func (b *Budget) enter(c *conn, now time.Time) (ok bool, wait time.Duration) {
 	}
 	if b.waiting.Len() >= b.limits.Unproven {
 		old := b.oldest(func(*conn) bool { return true })
-		if age := now.Sub(old.began); age < grace {
-			return false, grace - age
+		if age := now.Sub(old.began); age < handshakeGrace {
+			return false, handshakeGrace - age
 		}
 		b.evict(old)
 	}
@@ -99,22 +101,22 @@ func (b *Budget) oldest(is func(*conn) bool) *conn {
 			return c
 		}
 	}
-	return nil // cannot happen: who asks has counted one
+	return nil // cannot happen: the caller has entered one
 }
 
-// evict closes a connection for another's sake. The caller holds mu.
+// evict closes a connection to make room. The caller holds mu.
 func (b *Budget) evict(c *conn) {
 	b.turned["slow"]++
 	b.forget(c)
-	c.Conn.Close() // whoever reads from it closes c
+	c.Conn.Close() // the reader of the connection closes c
 }
 
-// prove moves a connection to those whose callers are known; false when the caller has too many.
+// prove moves a connection to the authenticated ones. It returns false if the caller has too many.
 func (b *Budget) prove(c *conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.place == nil {
-		return false // it gave way just now
+		return false // it was just evicted
 	}
 	mine := b.limits.PerCaller
 	if c.caller.Kind == Workload {
@@ -133,7 +135,7 @@ func (b *Budget) prove(c *conn) bool {
 	return true
 }
 
-// leave counts a connection out.
+// leave removes a connection.
 func (b *Budget) leave(c *conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -144,7 +146,7 @@ func (b *Budget) leave(c *conn) {
 	}
 }
 
-// count counts a proven connection in or out. The caller holds mu.
+// count adds n to the counters of an authenticated connection. The caller holds mu.
 func (b *Budget) count(c *conn, n int) {
 	b.proven += n
 	if c.caller.Kind == Administrator {
@@ -155,7 +157,7 @@ func (b *Budget) count(c *conn, n int) {
 	}
 }
 
-// forget takes a connection out of those that wait. The caller holds mu.
+// forget removes a connection from the unauthenticated ones. The caller holds mu.
 func (b *Budget) forget(c *conn) {
 	if c.place == nil {
 		return
@@ -171,15 +173,15 @@ func (b *Budget) forget(c *conn) {
 	}
 }
 
-// Open returns how many connections are open, without and with a proof.
+// Open returns the number of open connections, without and with authentication.
 func (b *Budget) Open() (unproven, proven int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting.Len(), b.proven
 }
 
-// Turned returns how many connections were turned away, by why: "address", too many of one that proved nothing; "slow",
-// for the sake of others; "caller", too many of one that did, or of all.
+// Turned returns the number of connections turned away, by reason. "address": too many unauthenticated ones from one
+// address. "slow": evicted to make room. "caller": too many authenticated ones of the caller, or in total.
 func (b *Budget) Turned() map[string]uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -17,36 +17,37 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Kind is what a caller has proved to be. A set of kinds is their sum.
+// Kind is what a caller has authenticated as. Kinds combine into sets with
+// .
 type Kind uint8
 
-// Kinds of callers. The zero Kind is nobody: who showed a certificate that stands for nothing here.
+// The kinds of callers. The zero Kind is nobody: a certificate that has no meaning here.
 const (
-	Stranger      Kind = 1 << iota // who showed no certificate
+	Stranger      Kind = 1 << iota // without a certificate
 	Workload                       // a workload or gateway Envoy of this mesh
 	Peer                           // the control plane of a peer mesh
-	PeerGateway                    // a gateway of a peer mesh, as this mesh's own gateway says
+	PeerGateway                    // a gateway of a peer mesh, as reported by this mesh's own gateway
 	Node                           // the agent of a node or gateway
-	Administrator                  // by certificate
-	Local                          // a user of this host, by the socket
+	Administrator                  // with a certificate
+	Local                          // a user of this host, over the Unix socket
 
 	Anybody = Stranger | Workload | Peer | PeerGateway | Node | Administrator | Local
 )
 
-// Caller is who is at the other end of a connection, as its handshake or the kernel proved it.
+// Caller is the other end of a connection, as authenticated by the handshake or the kernel.
 type Caller struct {
 	Kind Kind
-	Name string     // of the node, administrator, peer or user; "<namespace>/<service account>" of a workload
-	ID   spiffe.ID  // of who showed a certificate
-	Addr netip.Addr // where the connection comes from; only a Local has none
-	At   netip.Addr // the address of ours that it was made to, as the kernel says; only a Local has none
-	// Certificate is what it showed; nil for a Local and for a Stranger.
+	Name string     // of the node, administrator, peer or user; "<namespace>/<service account>" for a workload
+	ID   spiffe.ID  // of a caller with a certificate
+	Addr netip.Addr // the caller's address; unset for a Local
+	At   netip.Addr // the local address of the connection; unset for a Local
+	// Certificate is nil for a Local and a Stranger.
 	Certificate *Certificate
-	// UID and PID are a Local's, from the kernel.
+	// UID and PID of a Local, from the kernel.
 	UID, PID int
 }
 
-// Certificate is what there is to judge of a certificate that was verified when it was shown.
+// Certificate is the part of a verified client certificate that later checks need.
 type Certificate struct {
 	Serial     string // hex
 	Generation string // see ca.Generation
@@ -54,7 +55,7 @@ type Certificate struct {
 	Chains     [][]*x509.Certificate
 }
 
-// Actor names the caller among the events.
+// Actor returns the name of the caller in the event log.
 func (c Caller) Actor() string {
 	switch c.Kind {
 	case Local:
@@ -74,7 +75,7 @@ func (c Caller) Actor() string {
 	}
 }
 
-// From says where the caller is.
+// From describes where the caller is.
 func (c Caller) From() string {
 	if c.Kind == Local {
 		return "local socket"
@@ -82,7 +83,7 @@ func (c Caller) From() string {
 	return c.Addr.String()
 }
 
-// Proof returns what can be looked up about how the caller proved who it is.
+// Proof describes how the caller authenticated, so that it can be looked up.
 func (c Caller) Proof() string {
 	switch {
 	case c.Kind == Local:
@@ -93,7 +94,8 @@ func (c Caller) Proof() string {
 	return "certificate " + c.Certificate.Serial
 }
 
-// Net returns the caller's address as it counts: for IPv6 the network, of which one host has all addresses.
+// Net returns the address by which the caller is counted. For IPv6 that is the network, since one host can use all of
+// its addresses.
 func (c Caller) Net() netip.Addr { return network(c.Addr) }
 
 func network(a netip.Addr) netip.Addr {
@@ -106,7 +108,7 @@ func network(a netip.Addr) netip.Addr {
 	return a
 }
 
-// key tells callers apart whose shares are counted.
+// key identifies the caller for its share of the limits.
 func (c Caller) key() string {
 	if c.Kind == Stranger {
 		return c.Net().String()
@@ -114,7 +116,7 @@ func (c Caller) key() string {
 	return c.Actor()
 }
 
-// Identify returns whom a finished TLS handshake proved, whose server verified what certificate was shown.
+// Identify returns the caller of a completed TLS handshake. The TLS server has already verified the certificate.
 func Identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
 	c := Caller{Kind: Stranger, Addr: from}
 	if len(s.PeerCertificates) == 0 {
@@ -142,12 +144,13 @@ func Identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
 
 type callerKey struct{}
 
-// With puts a caller into a context.
+// With returns a context that carries the caller.
 func With(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// Of returns the caller of a gRPC call, or an error when it did not come through the door: nobody may be assumed then.
+// Of returns the caller of a gRPC call. It returns an error if the call did not pass the door; do not assume any caller
+// then.
 func Of(ctx context.Context) (Caller, error) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Credentials are gRPC credentials for connections of a Listener: their handshake is over.
+// Credentials are gRPC credentials for connections of a Listener, whose handshake is already complete.
 type Credentials struct{}
 
 // authInfo carries the caller from the connection to its calls.
@@ -18,10 +18,10 @@ type authInfo struct {
 	caller Caller
 }
 
-// AuthType names the kind of proof.
+// AuthType implements credentials.AuthInfo.
 func (authInfo) AuthType() string { return "isthmus door" }
 
-// ServerHandshake finds out whom the connection is from.
+// ServerHandshake looks up the caller of the connection.
 func (Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	caller, ok := callerOf(c)
 	if !ok {
@@ -33,18 +33,18 @@ func (Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 	return c, authInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller}, nil
 }
 
-// ClientHandshake is not for servers.
+// ClientHandshake always fails: the credentials are for servers.
 func (Credentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("this side only serves")
 }
 
-// Info describes the protocol.
+// Info implements credentials.TransportCredentials.
 func (Credentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "isthmus door"}
 }
 
-// Clone returns itself: there is no state.
+// Clone returns c, which has no state.
 func (c Credentials) Clone() credentials.TransportCredentials { return c }
 
-// OverrideServerName means nothing here.
+// OverrideServerName has no effect.
 func (Credentials) OverrideServerName(string) error { return nil }

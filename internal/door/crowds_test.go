@@ -36,7 +36,7 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 		}
 		l.heard(calls[0])
 		take(from(4), false) // nobody has had time enough
-		waittest.Advance(grace)
+		waittest.Advance(handshakeGrace)
 		take(from(4), true)
 		if ended[0] || !ended[1] || ended[2] {
 			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
@@ -48,10 +48,10 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
 		}
 		take(from(4), false) // of one address there are two, and neither has had time enough
-		waittest.Advance(grace)
+		waittest.Advance(handshakeGrace)
 		take(from(4), true)
 		for range 10 {
-			waittest.Advance(grace)
+			waittest.Advance(handshakeGrace)
 			take(from(9), true)
 		}
 		if all := l.now[limitKey{method: "join"}]; all != 4 {

@@ -1,4 +1,4 @@
-// Package door is how callers come into the control plane, the same on every port and on the socket: a connection is
-// taken in while there is room for it, its caller is identified once, and each call passes the same list of steps, by
-// one table of methods: identify, authorize, judge, limit, bound, record.
+// Package door admits callers to the control plane, in the same way on every port and on the Unix socket. A connection
+// is accepted while there is room for it, and its caller is identified once. Each call then passes the same steps,
+// driven by one table of methods: identify, authorize, judge, limit, bound the message, record.
 package door

@@ -17,32 +17,32 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Events is where actions and refusals are recorded.
+// Events records actions and refusals.
 type Events interface {
 	Record(context.Context, state.Event) error
 	BeginEvent(context.Context, state.Event) (seq uint64, err error)
 	EndEvent(ctx context.Context, seq uint64, e state.Event) error
 }
 
-// Doorway describes a Door.
-type Doorway struct {
-	Methods  map[string]Method                   // by full name, "/<service>/<method>"; there are no others
-	Judge    func(context.Context, Caller) error // refuses callers whose certificate is good no more
+// Config configures a Door.
+type Config struct {
+	Methods  map[string]Method                   // by full name, "/<service>/<method>"; others do not exist
+	Judge    func(context.Context, Caller) error // refuses callers whose certificate has become invalid
 	Events   Events
 	Refusals *Refusals
 	Log      *slog.Logger
 }
 
-// Door stands before the methods of servers of gRPC and HTTP.
+// Door guards the methods of gRPC and HTTP servers.
 type Door struct {
-	Doorway
+	Config
 	limits *limits
 	open   openings
 }
 
-// New makes a Door.
-func New(w Doorway) *Door {
-	d := &Door{Doorway: w, limits: newLimits()}
+// New returns a Door.
+func New(w Config) *Door {
+	d := &Door{Config: w, limits: newLimits()}
 	d.open = openings{judge: w.Judge, all: map[*opening]struct{}{}}
 	return d
 }
@@ -50,23 +50,23 @@ func New(w Doorway) *Door {
 // call is one call on its way through the door.
 type call struct {
 	Method
-	name   string // full
+	name   string // full method name
 	who    func() (Caller, error)
 	caller Caller
-	object string // of what a refusal is recorded, beside its method
+	object string // recorded with a refusal, beside the method
 	ctx    context.Context
 	notes  *notes
-	end    context.CancelFunc // of a call whose life is bounded
-	begun  *state.Event       // that is recorded
+	end    context.CancelFunc // for calls of limited duration
+	begun  *state.Event       // the recorded event
 	seq    uint64             // of begun
 	late   chan record        // has it, when what was not waited for is recorded
 
 	began time.Time     // guarded by limits.mu, as are the next two
-	place *list.Element // in limits.mute
-	left  bool          // it does not count any more
+	place *list.Element // in limits.silent
+	left  bool          // already counted out
 }
 
-// key tells callers apart whose shares are counted.
+// key identifies the caller for its share of the limits.
 func (c *call) key() string {
 	if c.Together {
 		return "(together)"
@@ -74,18 +74,17 @@ func (c *call) key() string {
 	return c.caller.key()
 }
 
-// share returns with whose calls it counts.
+// share returns the name under which the call is counted.
 func (c *call) share() string { return cmp.Or(c.Share, c.name) }
 
-// steps are what every call passes before a byte of its message is read, in this order, whoever calls and on whatever
-// port. None may block for long. A certificate that was revoked is judged before anything is counted: it takes nothing
-// of the share of whom it was issued to. What is left follows when the message is read: it is bounded, and what it asks
-// for recorded.
+// Every call passes these steps in order before a byte of its message is read, whoever calls on whatever port. No step
+// may block for long. A revoked certificate is refused before anything is counted, so that it uses nothing of its
+// owner's share. When the message arrives, it is checked for its size, and its content is recorded.
 var steps = []func(*Door, *call) error{
 	(*Door).find, (*Door).identify, (*Door).authorize, (*Door).judge, (*Door).limit,
 }
 
-// pass takes a call through the steps, and records a refusal.
+// pass takes a call through the steps and records a refusal.
 func (d *Door) pass(c *call) error {
 	for _, step := range steps {
 		if err := step(d, c); err != nil {
@@ -96,7 +95,7 @@ func (d *Door) pass(c *call) error {
 	return nil
 }
 
-// Options make a gRPC server let everything through the door.
+// Options returns server options that make all calls pass the door.
 func (d *Door) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(Credentials{}), grpc.InTapHandle(d.enter), grpc.UnaryInterceptor(noUnary),
@@ -115,7 +114,7 @@ func (d *Door) enter(ctx context.Context, info *tap.Info) (context.Context, erro
 	return context.WithValue(With(c.ctx, c.caller), callKey{}, c), nil
 }
 
-// ofPeer returns whom the connection of a gRPC call is from.
+// ofPeer returns the caller of a gRPC call's connection.
 func ofPeer(ctx context.Context) (Caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -153,7 +152,7 @@ func (d *Door) authorize(c *call) error {
 	return status.Errorf(codes.PermissionDenied, "%s may not do this: %s", c.caller.Actor(), c.Deny)
 }
 
-// judge refuses who proved something when the connection was made that does not stand any more.
+// judge refuses callers whose proof of identity has become invalid since the connection was made.
 func (d *Door) judge(c *call) error {
 	if c.caller.Certificate == nil {
 		return nil
@@ -161,8 +160,8 @@ func (d *Door) judge(c *call) error {
 	return d.Judge(c.ctx, c.caller)
 }
 
-// limit bounds those who come from elsewhere. A user of this host has other ways to keep it busy, and is never kept
-// waiting.
+// limit applies the method's limits to callers from outside. A user of this host is exempt: it could overload the host
+// in other ways, and must always get through.
 func (d *Door) limit(c *call) error {
 	if c.caller.Kind == Local {
 		return nil
@@ -181,7 +180,7 @@ func (d *Door) limit(c *call) error {
 	return nil
 }
 
-// refused folds a refusal into the record.
+// refused adds a refusal to the record.
 func (d *Door) refused(c *call, err error) {
 	e := state.Event{
 		Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Object: c.object, Outcome: state.Refused,
@@ -196,8 +195,8 @@ func (d *Door) refused(c *call, err error) {
 	d.Refusals.Add(e)
 }
 
-// serve returns a grpc.StreamServerInterceptor: it bounds the messages of a call, records it, and ends it when its
-// caller's certificate stops being good, whatever its handler waits for.
+// serve returns a grpc.StreamServerInterceptor. It bounds the call's messages and records the call. It ends the call
+// when the caller's certificate becomes invalid, even if the handler is blocked.
 func (d *Door) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	c, ok := ss.Context().Value(callKey{}).(*call)
 	if !ok || c.name != info.FullMethod {
@@ -207,7 +206,7 @@ func (d *Door) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 	defer cancel(nil)
 	defer d.open.add(c.caller, cancel)()
 	s := &stream{ServerStream: ss, ctx: ctx, door: d, call: c}
-	err := d.judge(c) // again: it may have been revoked before it was watched
+	err := d.judge(c) // again: it may have been revoked before the call was watched
 	if err == nil {
 		err = next(srv, s)
 		if why := context.Cause(ctx); ss.Context().Err() == nil && why != nil {
@@ -222,19 +221,19 @@ func noUnary(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryH
 		info.FullMethod)
 }
 
-// stream is the server's side of a call.
+// stream is the server side of a call.
 type stream struct {
 	grpc.ServerStream
-	ctx   context.Context // ends when the caller is good no more
+	ctx   context.Context // cancelled when the caller's certificate becomes invalid
 	door  *Door
 	call  *call
 	asked bool
 }
 
-// Context returns the context of the call.
+// Context implements grpc.ServerStream.
 func (s *stream) Context() context.Context { return s.ctx }
 
-// RecvMsg reads one message, if it is not too long. The first is what the call asks for.
+// RecvMsg receives one message if it is within its limit. The first message is the request.
 func (s *stream) RecvMsg(m any) error {
 	if err := rpc.Receive(s.ServerStream, m, s.call.Bytes, s.admit); err != nil {
 		return err
@@ -247,12 +246,12 @@ func (s *stream) RecvMsg(m any) error {
 	return s.door.begin(s.ctx, s.call, m)
 }
 
-// admit waits for a place for a long message: a caller may send only so many at a time.
+// admit waits for a slot for a long message. Each caller can send only a few at a time.
 func (s *stream) admit(bytes int) (release func(), err error) {
 	if bytes <= longMessage {
 		return func() {}, nil
 	}
-	places := s.door.limits.places(s.call.caller)
+	places := s.door.limits.longSlots(s.call.caller)
 	select {
 	case places <- struct{}{}:
 		return func() { <-places }, nil

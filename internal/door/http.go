@@ -4,18 +4,18 @@ import (
 	"net/http"
 )
 
-// HTTP lets requests through a Door, by the steps of all calls.
+// HTTP passes requests through a Door, with the same steps as gRPC calls.
 type HTTP struct {
 	Door *Door
-	// Identify says whom a request is from. With an error it says as whom the refusal is recorded.
+	// Identify returns the caller of a request. With an error it returns the caller under which to record the refusal.
 	Identify func(*http.Request) (Caller, error)
-	// Object says of what a refusal is recorded, beside the method. Default: nothing.
+	// Object returns what to record with a refusal, beside the method. Default: nothing.
 	Object func(*http.Request) string
-	// Refuse answers a request that was refused, or whose method failed.
+	// Refuse answers a request that was refused or whose method failed.
 	Refuse func(http.ResponseWriter, *http.Request, error)
 }
 
-// Handle serves the method of a full name.
+// Handle serves the method with the given full name.
 func (h HTTP) Handle(name string, serve func(http.ResponseWriter, *http.Request, Caller) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := h.serve(w, r, name, serve); err != nil {

@@ -20,7 +20,7 @@ import (
 func TestRequestsPassTheSameSteps(t *testing.T) {
 	record := &written{}
 	refusals := &Refusals{Events: record}
-	d := New(Doorway{
+	d := New(Config{
 		Methods: map[string]Method{"/x/Tell": {
 			Who: Peer | Workload, Only: func(c Caller) bool { return c.Name != "other" }, Deny: "it is for peers",
 			Bytes: 4,
@@ -116,7 +116,7 @@ func TestRequestsPassTheSameSteps(t *testing.T) {
 // Calls of methods that share count together, those of all callers where a method says so, and want of room is told
 // apart from want of right.
 func TestSharesCountTogether(t *testing.T) {
-	d := New(Doorway{})
+	d := New(Config{})
 	call := func(name, caller string, m Method) *call {
 		return &call{name: name, Method: m, ctx: t.Context(), caller: Caller{Kind: Peer, Name: caller}}
 	}

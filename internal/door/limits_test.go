@@ -74,7 +74,7 @@ func TestAddressOf(t *testing.T) {
 
 // An administrator by certificate has so many actions a second, and a user of the socket is never kept waiting.
 func TestRatesBindAdministrators(t *testing.T) {
-	d := New(Doorway{})
+	d := New(Config{})
 	attempt := func(k Kind, name string) *call {
 		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{
 			Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1"),

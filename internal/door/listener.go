@@ -14,44 +14,46 @@ import (
 	"time"
 )
 
-// How long strangers may take.
+// Time limits for unauthenticated callers.
 const (
 	handshakeTime = 5 * time.Second
 	strangerLife  = 10 * time.Second
 	acceptRetry   = 50 * time.Millisecond
 )
 
-// Config describes a Listener.
-type Config struct {
+// ListenerConfig configures a Listener.
+type ListenerConfig struct {
 	Listener net.Listener
 	Prove    Proof
 	Budget   *Budget
-	// Proven says who may stay. Others are answered, and their connections end soon; so are strangers' where it is nil.
+	// Proven reports whether a caller's connection may stay open. Other callers get answers, but their connections end
+	// soon. If nil, so do those of strangers only.
 	Proven func(Caller) bool
-	// Life of a stranger's connection. Default 10 s.
+	// Life is the maximum duration of a stranger's connection. Default 10 s.
 	Life time.Duration
-	// Opened is told of each connection that may stay, and how to end it; what it returns is called when it has ended.
+	// Opened is called for each connection that stays, with a function that ends it. The returned function is called
+	// when the connection has ended.
 	Opened func(c Caller, end func()) (closed func())
 	Log    *slog.Logger
 }
 
-// Listener accepts connections within a Budget, and hands on those whose caller is known.
+// Listener accepts connections within a Budget and returns those whose caller is known.
 type Listener struct {
-	Config
+	ListenerConfig
 	ready  chan net.Conn
 	closed chan struct{}
 	close  sync.Once
 }
 
-// Listen makes a Listener of another. Nothing is accepted before Run.
-func Listen(c Config) *Listener {
+// Listen wraps another listener. It accepts nothing before Run.
+func Listen(c ListenerConfig) *Listener {
 	if c.Life == 0 {
 		c.Life = strangerLife
 	}
-	return &Listener{Config: c, ready: make(chan net.Conn), closed: make(chan struct{})}
+	return &Listener{ListenerConfig: c, ready: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Accept returns the next connection whose caller is known.
+// Accept returns the next connection with a known caller.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
@@ -67,10 +69,10 @@ func (l *Listener) Close() error {
 	return l.Listener.Close()
 }
 
-// Addr returns where it listens.
+// Addr implements net.Listener.
 func (l *Listener) Addr() net.Addr { return l.Listener.Addr() }
 
-// Run accepts until ctx ends or the listener is closed.
+// Run accepts connections until ctx is done or the listener is closed.
 func (l *Listener) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer context.AfterFunc(ctx, func() { l.Close() })()
@@ -85,7 +87,7 @@ func (l *Listener) Run(ctx context.Context) error {
 				raw.Close()
 			}
 			return nil
-		case err != nil: // no more files, or the caller has gone
+		case err != nil: // out of file descriptors, or the client has gone
 			l.Log.Debug("accept", "error", err)
 			sleep(ctx, acceptRetry)
 			continue
@@ -99,7 +101,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// room counts a connection in, and waits for that where all places are taken by others who have just come.
+// room enters a connection into the budget, waiting for a slot if all are held by connections that have just arrived.
 func (l *Listener) room(ctx context.Context, c *conn) bool {
 	for {
 		ok, wait := l.Budget.enter(c, time.Now())
@@ -150,29 +152,29 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// conn is one connection that is counted.
+// conn is a counted connection.
 type conn struct {
 	net.Conn
 	budget *Budget
 	net    netip.Addr
-	caller Caller // set before the connection is handed on
+	caller Caller // set before Accept returns the connection
 
 	// Guarded by budget.mu.
 	began time.Time
-	place *list.Element // among those that wait
-	key   string        // whose share it counts to, once it is proven
+	place *list.Element // among the unauthenticated ones
+	key   string        // the caller that it counts towards, once authenticated
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards the fields below
 	closed bool
 	after  []func()
 }
 
-// syscallConn is a connection of the kernel's.
+// syscallConn is a connection with a file descriptor.
 type syscallConn interface {
 	SyscallConn() (syscall.RawConn, error)
 }
 
-// SyscallConn returns the kernel's side of it.
+// SyscallConn implements syscall.Conn.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	raw, ok := c.Conn.(syscallConn)
 	if !ok {
@@ -181,7 +183,7 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return raw.SyscallConn()
 }
 
-// onClose has f called once the connection is closed.
+// onClose registers f to be called when the connection is closed.
 func (c *conn) onClose(f func()) {
 	if f == nil {
 		return
@@ -197,7 +199,7 @@ func (c *conn) onClose(f func()) {
 	}
 }
 
-// Close the connection and count it out.
+// Close closes the connection and removes it from the budget.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.budget.leave(c)
@@ -214,12 +216,12 @@ func (c *conn) Close() error {
 func addressOf(c net.Conn) netip.Addr {
 	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
-		return netip.Addr{} // a Unix socket: all of these are one address
+		return netip.Addr{} // Unix sockets all count as one address
 	}
 	return network(from.Addr())
 }
 
-// callerOf returns whom a connection of a Listener is from.
+// callerOf returns the caller of a Listener's connection.
 func callerOf(c net.Conn) (Caller, bool) {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -231,7 +233,7 @@ func callerOf(c net.Conn) (Caller, bool) {
 	return own.caller, true
 }
 
-// ConnContext is for http.Server: it puts the caller into the context of each request, where OfConnection finds it.
+// ConnContext is for http.Server. It puts the caller into each request's context for OfConnection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if caller, ok := callerOf(c); ok {
 		return With(ctx, caller)
@@ -239,5 +241,5 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// OfConnection returns whom the connection of a request is from. Its server needs ConnContext.
+// OfConnection returns the caller of a request. The server needs ConnContext.
 func OfConnection(r *http.Request) (Caller, error) { return Of(r.Context()) }

@@ -90,7 +90,7 @@ type listening struct {
 func listen(t *testing.T, limits Limits) *listening {
 	t.Helper()
 	w := newWire()
-	x := &listening{wire: w, l: Listen(Config{
+	x := &listening{wire: w, l: Listen(ListenerConfig{
 		Listener: w, Prove: byWord, Budget: NewBudget(limits), Log: slog.New(slog.DiscardHandler),
 		Proven: func(c Caller) bool { return c.Kind&(Node|Administrator) != 0 },
 	})}

@@ -6,46 +6,47 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Method is what may happen by one method. The zero Method is for nobody.
+// Method describes who may call a method and within which limits. The zero Method admits nobody.
 type Method struct {
-	// Who may call it.
+	// Who are the kinds of callers that may call it.
 	Who Kind
-	// Only says of these whether they may; nil: all.
+	// Only restricts these further. nil allows all.
 	Only func(Caller) bool
-	// Deny is what others are told.
+	// Deny is the message for everyone else.
 	Deny string
-	// Bytes bound one message of the caller's. They are compared before the message is read.
+	// Bytes limits one message of the caller. It is checked before the message is read.
 	Bytes int
-	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and
-	// the next five do not bind a Local.
+	// Rate and Burst limit the calls per second of one caller, or of one stranger's address. Zero means no limit. These
+	// and the next five do not apply to a Local.
 	Rate  rate.Limit
 	Burst int
-	// AtOnce bounds the calls of one caller, or of one stranger's address, that are under way. Zero: no bound.
+	// AtOnce limits the concurrent calls of one caller, or of one stranger's address. Zero means no limit.
 	AtOnce int
-	// Share names methods whose calls count together against the bounds above and the next. Empty: this method's alone.
+	// Share names a group of methods that are counted together against Rate, Burst, AtOnce and InAll. Empty: this
+	// method alone.
 	Share string
-	// Together has all callers count as one against Rate and AtOnce.
+	// Together counts all callers as one against Rate and AtOnce.
 	Together bool
-	// InAll bounds the calls of all callers that are under way. Zero: no bound.
+	// InAll limits the concurrent calls of all callers. Zero means no limit.
 	InAll int
-	// Life bounds one call. Zero: no bound.
+	// Life limits the duration of a call. Zero means no limit.
 	Life time.Duration
-	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.
+	// Action is the name of a call in the record. Every method needs one, since all refusals are recorded.
 	Action string
-	// Recorded says that each call is recorded, before it is carried out and with its outcome, and that it is not
-	// carried out when it cannot be recorded. Describe says what it is done to.
+	// Recorded means that each call is recorded before it is carried out, and again with its outcome. It is not carried
+	// out if it cannot be recorded. Describe returns its object and details.
 	Recorded bool
 	Describe func(request any) (object, detail string)
-	// Vital calls are carried out all the same.
+	// Vital calls are carried out even if they cannot be recorded.
 	Vital bool
-	// Itself says that the method records its refusals itself, since it knows more of them than their answer tells.
-	Itself bool
+	// SelfRecorded means that the method records its own refusals, because it knows more about them than the door.
+	SelfRecorded bool
 }
 
-// Methods are methods by service and name.
+// Methods maps service and method names to methods.
 type Methods map[string]map[string]Method
 
-// Table has methods by full name, "/<service>/<method>".
+// Table maps full names, "/<service>/<method>", to methods.
 func Table(all ...Methods) map[string]Method {
 	out := map[string]Method{}
 	for _, services := range all {
@@ -58,7 +59,7 @@ func Table(all ...Methods) map[string]Method {
 	return out
 }
 
-// Describe makes a Method's Describe of a function of one type of request.
+// Describe adapts a function of one request type for Method.Describe.
 func Describe[Req any](f func(*Req) (object, detail string)) func(any) (string, string) {
 	return func(request any) (string, string) {
 		r, ok := request.(*Req)

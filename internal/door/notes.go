@@ -7,7 +7,7 @@ import (
 
 // notes are what a method adds to the record of its call.
 type notes struct {
-	mu  sync.Mutex // guards all
+	mu  sync.Mutex // guards the fields below
 	all []string
 }
 
@@ -17,8 +17,7 @@ func (n *notes) text() string {
 	return join(n.all...)
 }
 
-// Note adds to the record of a call what its method found out: the number of what it made, what it ended. Never a
-// secret.
+// Note adds a result to the record of a call, such as the number of what it created or ended. Never pass a secret.
 func Note(ctx context.Context, text string) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {

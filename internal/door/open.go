@@ -12,19 +12,18 @@ import (
 )
 
 const (
-	// lookEvery is how often what is open is judged, beside each time that somebody is revoked.
-	lookEvery = time.Second
-	// lastWords is how long a connection stays open for the answers that say why it ends. Nothing new is answered
+	// recheckEvery is how often open connections are judged, besides after each revocation.
+	recheckEvery = time.Second
+	// closeDelay is how long a connection stays open to deliver the reason for its end. No new calls are answered
 	// meanwhile.
-	lastWords = time.Second
+	closeDelay = time.Second
 )
 
-// openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being
-// good end.
+// openings are the connections and streams of callers with certificates. They end when the certificate becomes invalid.
 type openings struct {
 	judge func(context.Context, Caller) error
 
-	mu  sync.Mutex // guards all
+	mu  sync.Mutex // guards the fields below
 	all map[*opening]struct{}
 }
 
@@ -33,7 +32,7 @@ type opening struct {
 	end    func(error)
 }
 
-// add has something watched until remove is called. end is called once, with why.
+// add watches an opening until remove is called. end is called at most once, with the reason.
 func (o *openings) add(c Caller, end func(error)) (remove func()) {
 	if c.Certificate == nil {
 		return func() {}
@@ -45,7 +44,7 @@ func (o *openings) add(c Caller, end func(error)) (remove func()) {
 	return func() { o.take(one) }
 }
 
-// take reports whether it was still watched.
+// take stops watching an opening and reports whether it was watched.
 func (o *openings) take(one *opening) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -54,22 +53,24 @@ func (o *openings) take(one *opening) bool {
 	return was
 }
 
-// Run judges what is open again and again, until ctx ends.
+// Run judges open connections and streams at intervals until ctx is done.
 func (d *Door) Run(ctx context.Context) error {
-	retry.Every(ctx, lookEvery, d.Look)
+	retry.Every(ctx, recheckEvery, d.Recheck)
 	return nil
 }
 
-// Look judges all that is open and ends what does not stand. What cannot be told is left for the next time.
-func (d *Door) Look(ctx context.Context) { d.open.look(ctx, func(Caller) bool { return true }) }
+// Recheck judges everything that is open and ends what has become invalid. What cannot be decided is left for the next
+// time.
+func (d *Door) Recheck(ctx context.Context) { d.open.recheck(ctx, func(Caller) bool { return true }) }
 
-// LookAt judges what a node and its workloads have open: many nodes may join at a time.
-func (d *Door) LookAt(ctx context.Context, node string) {
-	d.open.look(ctx, func(c Caller) bool { return c.Kind == Workload || c.Kind == Node && c.Name == node })
+// RecheckNode judges what one node and its workloads have open. Many nodes may join at the same time.
+func (d *Door) RecheckNode(ctx context.Context, node string) {
+	d.open.recheck(ctx, func(c Caller) bool { return c.Kind == Workload || c.Kind == Node && c.Name == node })
 }
 
-func (o *openings) look(ctx context.Context, of func(Caller) bool) {
-	ctx, cancel := context.WithTimeout(ctx, lookEvery) // of a state that hangs some ask, and who is known does not wait
+func (o *openings) recheck(ctx context.Context, of func(Caller) bool) {
+	// of a state that hangs some ask, and who is known does not wait
+	ctx, cancel := context.WithTimeout(ctx, recheckEvery)
 	defer cancel()
 	o.mu.Lock()
 	var some []*opening
@@ -90,13 +91,13 @@ func (o *openings) look(ctx context.Context, of func(Caller) bool) {
 	}
 }
 
-// Opened has a connection watched until it is closed.
+// Opened watches a connection until it is closed.
 func (d *Door) Opened(c Caller, end func()) (closed func()) {
 	return d.open.add(c, func(error) {
-		if c.Kind == Workload { // what a gateway carries is a peer's, and not judged at each request
+		if c.Kind == Workload { // a gateway carries peers' calls, which are not judged per request
 			end()
 			return
 		}
-		time.AfterFunc(lastWords, end)
+		time.AfterFunc(closeDelay, end)
 	})
 }

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Proof finds out who has connected. What it returns is what is served.
+// Proof authenticates a new connection. The connection that it returns is the one to serve.
 type Proof func(ctx context.Context, raw net.Conn) (net.Conn, Caller, error)
 
-// ByTLS proves by the client's certificate, or that there is none.
+// ByTLS authenticates by the client certificate. A client without one is a Stranger.
 func ByTLS(cfg *tls.Config) Proof {
 	return func(ctx context.Context, raw net.Conn) (net.Conn, Caller, error) {
 		from, err := netip.ParseAddrPort(raw.RemoteAddr().String())
@@ -36,14 +36,14 @@ func ByTLS(cfg *tls.Config) Proof {
 	}
 }
 
-// Plainly serves whoever connects, as a stranger.
-func Plainly(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
+// NoProof treats every caller as a Stranger.
+func NoProof(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	from, err := netip.ParseAddrPort(raw.RemoteAddr().String())
 	return raw, Caller{Kind: Stranger, Addr: from.Addr().Unmap()}, err
 }
 
-// ByKernel asks the kernel which user is at the other end of a Unix socket (SO_PEERCRED, unix(7)), and lets in root and
-// the user that this process runs as.
+// ByKernel asks the kernel for the user at the other end of a Unix socket (SO_PEERCRED, unix(7)). It admits root and
+// the user of this process.
 func ByKernel(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	c, ok := raw.(syscallConn)
 	if !ok {
@@ -69,7 +69,7 @@ func ByKernel(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	return raw, caller, nil
 }
 
-// userName is for people to read: who it is says the number.
+// userName is only for display; uid is the identity.
 func userName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return u.Username

@@ -98,7 +98,7 @@ func (d *Door) end(ctx context.Context, c *call, err error) error {
 			d.Log.Error("outcome not recorded", "actor", e.Actor, "action", e.Action, "object", e.Object,
 				"outcome", e.Outcome, "error", werr)
 		}
-	case denied && !c.Itself:
+	case denied && !c.SelfRecorded:
 		d.refused(c, err)
 	}
 	return err

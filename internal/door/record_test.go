@@ -34,7 +34,7 @@ func TestShuttingOutDoesNotWaitForItsRecord(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &hanging{may: make(chan struct{})}
-			d := New(Doorway{Events: h, Log: slog.New(slog.DiscardHandler)})
+			d := New(Config{Events: h, Log: slog.New(slog.DiscardHandler)})
 			c := &call{Method: Method{Recorded: true, Vital: true, Action: "node revoke"}, notes: &notes{}}
 			if err := d.begin(t.Context(), c, nil); err != nil {
 				t.Fatal(err)
@@ -67,13 +67,13 @@ func TestLookingDoesNotWaitForAStateThatHangs(t *testing.T) {
 			<-ctx.Done()
 			return status.FromContextError(ctx.Err()).Err()
 		}
-		d := New(Doorway{Judge: judge})
+		d := New(Config{Judge: judge})
 		ended := map[string]bool{}
 		for _, name := range []string{"n1", "revoked", "n2"} {
 			caller := Caller{Kind: Node, Name: name, Certificate: &Certificate{}}
 			d.open.add(caller, func(error) { ended[name] = true })
 		}
-		d.Look(t.Context())
+		d.Recheck(t.Context())
 		if len(ended) != 1 || !ended["revoked"] {
 			t.Errorf("ended are %v", ended)
 		}

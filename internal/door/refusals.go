@@ -10,21 +10,21 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Bounds on what is told apart between two writes. What exceeds them is counted, without the details.
+// Bounds on the refusals that are distinguished between two writes. Further ones are counted without details.
 const (
 	maxFolds      = 4096
-	maxFoldsOfOne = 64 // of one actor; of strangers, of one address
+	maxFoldsOfOne = 64 // of one actor or, for strangers, of one address
 	flushEvery    = time.Second
 )
 
-// Refusals are counted in memory and written once a second, so that however many there are cost few writes.
+// Refusals counts refusals in memory and writes them once a second, so that a flood of them costs few writes.
 type Refusals struct {
 	Events Events
 	Log    *slog.Logger
 
-	mu    sync.Mutex // guards all below
+	mu    sync.Mutex // guards the fields below
 	folds map[state.Event]*fold
-	of    map[string]int // how many folds each has
+	of    map[string]int // number of folds by actor
 }
 
 type fold struct {
@@ -32,7 +32,7 @@ type fold struct {
 	count       int
 }
 
-// Add counts a refusal. It never waits.
+// Add counts a refusal. It never blocks.
 func (r *Refusals) Add(e state.Event) {
 	now := time.Now()
 	e.Outcome = state.Refused
@@ -61,7 +61,7 @@ func (r *Refusals) Add(e state.Event) {
 	f.count++
 }
 
-// Flush writes what was counted. What cannot be written now is kept.
+// Flush writes the counted refusals. What cannot be written is kept for the next time.
 func (r *Refusals) Flush(ctx context.Context) error {
 	r.mu.Lock()
 	folds := r.folds
@@ -91,7 +91,7 @@ func (r *Refusals) keep(e state.Event, f *fold) {
 	r.folds[e] = f
 }
 
-// Run writes once a second, and once more when ctx ends.
+// Run writes once a second, and a last time when ctx is done.
 func (r *Refusals) Run(ctx context.Context) error {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()

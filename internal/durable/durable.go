@@ -1,4 +1,4 @@
-// Package durable writes files that outlast a loss of power: whole, or not at all.
+// Package durable writes files atomically, so that they survive a loss of power.
 package durable
 
 import (
@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces a file whole, mode 0600. When it returns without an error, the content and the name are on the
-// disk: a loss of power leaves the new file. Before that it leaves the old one, or none where there was none.
+// WriteFile replaces a file atomically, with mode 0600. When it returns nil, content and name are on the disk. A loss
+// of power before that leaves the old file, if any.
 func WriteFile(path string, content []byte) error { return WriteFileAs(path, content, 0o600) }
 
 // WriteFileAs is WriteFile with another mode.
@@ -19,7 +19,7 @@ func WriteFileAs(path string, content []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // nothing is there once it has its name
+	defer os.Remove(f.Name()) // fails harmlessly after the rename
 	_, err = f.Write(content)
 	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err

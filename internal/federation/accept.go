@@ -15,16 +15,16 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Peering is a peering just made.
+// Peering is the result of making a peering.
 type Peering struct {
-	Peer             string // name here
+	Peer             string // the peer's name here
 	TrustDomain      string
-	KnownAs          string // our name there
+	KnownAs          string // this mesh's name there
 	OwnFingerprint   string
 	PeersFingerprint string
 }
 
-// Accept makes a peer of the mesh that wrote the token, under name, or under the name that it proposes.
+// Accept makes the mesh that issued the token a peer, under name or, if that is empty, under the name that it proposes.
 func (s *Service) Accept(ctx context.Context, token, name string) (Peering, error) {
 	t, err := ParseToken(token)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 	}, nil
 }
 
-// mayAccept refuses what can be refused without asking the other mesh.
+// mayAccept performs the checks that need no contact with the other mesh.
 func (s *Service) mayAccept(ctx context.Context, t Token, name string) error {
 	if now := s.Now(); !now.Before(t.Expires) {
 		return fmt.Errorf("the invitation expired at %s (it is %s here): ask for a new one, and check the clocks of both sides",
@@ -88,7 +88,7 @@ func (s *Service) mayAccept(ctx context.Context, t Token, name string) error {
 	return s.reachable()
 }
 
-// request asks the inviter's addresses in turn until one gives a final answer or the time is over.
+// request asks the inviter's addresses in turn until one gives a final answer or the time is up.
 func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (introduction, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 	}
 }
 
-// sortByFamily puts the addresses first whose IP version this mesh's own gateways have outside.
+// sortByFamily moves addresses to the front whose IP version this mesh's gateways have outside.
 func (s *Service) sortByFamily(addrs []netip.AddrPort) []netip.AddrPort {
 	own, _, err := s.gateways()
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *Service) sortByFamily(addrs []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// requestAt asks one address for a limited time, since another may work better.
+// requestAt asks one address with a time limit, since another one may work better.
 func (s *Service) requestAt(
 	ctx context.Context, t Token, addr netip.AddrPort, body []byte,
 ) (in introduction, err error) {
@@ -144,8 +144,8 @@ func (s *Service) requestAt(
 	return in, err
 }
 
-// askOnce makes one attempt. One of the gateways named in the token must answer, and behind it the inviter's control
-// plane. Only the control plane is shown the secret.
+// askOnce makes one attempt. A gateway named in the token must answer and lead to the inviter's control plane. Only the
+// control plane is sent the secret.
 func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) (introduction, error) {
 	name := sni.Invite(t.InviteID, t.TrustDomain.Name())
 	a, err := s.dialThrough(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
@@ -176,7 +176,7 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 	return in, nil
 }
 
-// checkAnswer parses the inviter's introduction and compares it with the token.
+// checkAnswer parses the inviter's introduction and checks it against the token.
 func (s *Service) checkAnswer(t Token, raw []byte) (introduction, error) {
 	var answer self
 	if err := strictJSON(raw, &answer); err != nil {

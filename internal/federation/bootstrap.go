@@ -15,11 +15,11 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// retryEvery is the pause between attempts while gateways learn what the store says.
+// retryEvery is the pause between attempts while gateways receive their configuration.
 const retryEvery = 150 * time.Millisecond
 
-// bootstrap dials an address that is not trusted yet through an own gateway, as BootstrapSNI(id), and retries an
-// attempt there until it succeeds, fails for good, or the limit is over.
+// bootstrap dials an address that is not trusted yet through one of our gateways, as BootstrapSNI(id). It repeats
+// attempt there until that succeeds, fails finally, or the time is up.
 func (s *Service) bootstrap(
 	ctx context.Context, addr string, limit time.Duration, attempt func(ctx context.Context, id string) error,
 ) error {
@@ -42,7 +42,7 @@ func (s *Service) bootstrap(
 			return last
 		}
 		if err == nil || ctx.Err() == nil {
-			err = last // an earlier error says more than the end of the time
+			err = last // an earlier error says more than a timeout
 		}
 		select {
 		case <-ctx.Done():
@@ -57,13 +57,13 @@ func (s *Service) addressTimeout(addresses int) time.Duration {
 	return min(exchangeTimeout, s.AcceptTimeout/2, max(s.AcceptTimeout/time.Duration(addresses+2), 4*time.Second))
 }
 
-// fetchable reports whether a MeshPeer gives only the fingerprint of its first root.
+// fetchable reports whether a MeshPeer states only the fingerprint of its first root.
 func fetchable(p *v1alpha1.MeshPeer) bool {
 	return p != nil && p.Spec.Bundle.Inline == "" && p.Spec.Bundle.Fingerprint != ""
 }
 
-// fetchRoot learns a peer's first root from the handshake of its gateway, when the MeshPeer gives the fingerprint. The
-// peer must know our roots already, since otherwise it does not serve our name: of two MeshPeers one must give its
+// fetchRoot learns a peer's first root from the TLS handshake of its gateway, if the MeshPeer states the fingerprint.
+// The peer must know our roots already; otherwise it does not serve our name. So one of the two meshes must state its
 // roots inline.
 func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
@@ -85,7 +85,7 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	return fmt.Errorf("fetch the root of spec.bundle.fingerprint: %w", err)
 }
 
-// rootShown returns the pinned root in the chain that the peer's gateway presents, without sending it anything.
+// rootShown returns the pinned root from the chain that the peer's gateway presents. It sends no data.
 func (s *Service) rootShown(
 	ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string,
 ) (*x509.Certificate, error) {

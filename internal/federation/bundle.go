@@ -20,7 +20,7 @@ const MaxBundleBytes = 128 << 10
 
 const maxRefreshHint = 24 * time.Hour
 
-// Bundle is the roots of one trust domain, all of them, under a sequence number that only grows (see inFuture).
+// Bundle is the complete set of roots of one trust domain, with a sequence number that only grows (see inFuture).
 type Bundle struct {
 	TrustDomain spiffe.TrustDomain
 	Roots       []*x509.Certificate
@@ -28,7 +28,7 @@ type Bundle struct {
 	RefreshHint time.Duration
 }
 
-// Encode writes the bundle in the SPIFFE bundle format (a JWK set with spiffe_sequence and spiffe_refresh_hint).
+// Encode returns the bundle in the SPIFFE bundle format (a JWK set with spiffe_sequence and spiffe_refresh_hint).
 func (b Bundle) Encode() ([]byte, error) {
 	doc := spiffebundle.FromX509Authorities(b.TrustDomain, b.Roots)
 	doc.SetSequenceNumber(b.Sequence)
@@ -38,7 +38,7 @@ func (b Bundle) Encode() ([]byte, error) {
 	return doc.Marshal()
 }
 
-// ParseBundle parses a bundle document for td, and refuses any root that may not vouch for it.
+// ParseBundle parses a bundle document for td. It refuses any root that must not vouch for td.
 func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, error) {
 	if len(raw) > MaxBundleBytes {
 		return Bundle{}, fmt.Errorf("the bundle is larger than %d bytes", MaxBundleBytes)
@@ -65,8 +65,8 @@ func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, erro
 	return b, b.check(now)
 }
 
-// checkBundleShape checks before the keys are decoded that there are not too many, each with a known use and one
-// certificate.
+// checkBundleShape checks, before keys are decoded, that there are not too many and that each has a known use and
+// exactly one certificate.
 func checkBundleShape(raw []byte) error {
 	var doc struct {
 		Keys []struct {
@@ -94,11 +94,11 @@ func checkBundleShape(raw []byte) error {
 	return nil
 }
 
-// maxAhead is how far the clocks of two meshes may differ.
+// maxAhead is the tolerated clock difference between two meshes.
 const maxAhead = 10 * time.Minute
 
-// inFuture reports whether a sequence number lies in the future. Sequence numbers are times in microseconds: refusing
-// future ones keeps anybody from blocking all that follow.
+// inFuture reports whether a sequence number lies in the future. Sequence numbers are times in microseconds. Refusing
+// future ones prevents a mesh from using up the numbers.
 func inFuture(sequence uint64, now time.Time) bool {
 	return sequence > uint64(max(now.Add(maxAhead).UnixMicro(), 0))
 }
@@ -129,7 +129,7 @@ func (b Bundle) check(now time.Time) error {
 	return nil
 }
 
-// checkRootDomain: a root that names a trust domain (SPIFFE lets it) must name the right one.
+// checkRootDomain refuses a root that names (as SPIFFE allows) another trust domain.
 func checkRootDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 	for _, u := range c.URIs {
 		id, err := spiffe.Parse(u.String())
@@ -140,17 +140,17 @@ func checkRootDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// has reports whether the bundle contains a root with that fingerprint.
+// has reports whether the bundle contains a root with this fingerprint.
 func (b Bundle) has(fingerprint string) bool {
 	return slices.ContainsFunc(b.Roots, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 }
 
-// sameRoots compares as sets.
+// sameRoots compares two sets of roots.
 func sameRoots(a, b []*x509.Certificate) bool {
 	return slices.Equal(fingerprints(a), fingerprints(b))
 }
 
-// fingerprints returns the fingerprints of certificates, sorted, each once.
+// fingerprints returns the distinct fingerprints of certificates, sorted.
 func fingerprints(certs []*x509.Certificate) []string {
 	all := make([]string, 0, len(certs))
 	for _, c := range certs {
@@ -160,7 +160,7 @@ func fingerprints(certs []*x509.Certificate) []string {
 	return slices.Compact(all)
 }
 
-// distinct removes repeated certificates and sorts the rest, so that equal sets are equal bytes.
+// distinct removes duplicates and sorts, so that equal sets encode to equal bytes.
 func distinct(certs []*x509.Certificate) []*x509.Certificate {
 	certs = slices.Clone(certs)
 	slices.SortFunc(certs, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })

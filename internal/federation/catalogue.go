@@ -28,7 +28,7 @@ type offerJSON struct {
 	Protocol  string `json:"protocol"`
 }
 
-// EncodeCatalogue encodes what a peer is offered.
+// EncodeCatalogue encodes the services offered to a peer.
 func EncodeCatalogue(sequence uint64, services []snapshot.OfferedService) ([]byte, error) {
 	type doc struct {
 		Sequence uint64                    `json:"sequence"`
@@ -40,8 +40,7 @@ func EncodeCatalogue(sequence uint64, services []snapshot.OfferedService) ([]byt
 	return json.Marshal(doc{sequence, services})
 }
 
-// ParseCatalogue parses a peer's offers. One bad entry refuses the whole, since half of it would be a catalogue that
-// nobody sent.
+// ParseCatalogue parses a peer's catalogue. A single invalid entry invalidates it.
 func ParseCatalogue(raw []byte, now time.Time) (*snapshot.Catalogue, error) {
 	if len(raw) > MaxCatalogueBytes {
 		return nil, fmt.Errorf("the catalogue is larger than %d bytes", MaxCatalogueBytes)

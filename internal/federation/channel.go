@@ -19,27 +19,28 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Control planes speak TLS with each other end to end. Gateways carry it inside their own TLS, and can neither read nor
-// change it.
+// Control planes use TLS with each other end to end. Gateways carry it inside their own TLS connections and can neither
+// read nor modify it.
 
-// protocol is what control planes speak inside their TLS (ALPN).
+// protocol is the ALPN protocol inside the control planes' TLS.
 const protocol = "http/1.1"
 
-// verifier checks the chain that the other side shows, leaf first.
+// verifier checks the chain that the other side presents, leaf first.
 type verifier func(chain []*x509.Certificate) error
 
-// connect starts TLS as this control plane on a connection made by gateways, and closes it on failure.
+// connect performs the TLS handshake of this control plane on a connection through gateways. It closes the connection
+// on failure.
 func (s *Service) connect(ctx context.Context, raw net.Conn, name string, verify verifier) (*tls.Conn, error) {
 	conn := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: name, NextProtos: []string{protocol}, Time: s.Now,
-		InsecureSkipVerify:   true, // names are SPIFFE IDs, roots those of one peer: verify checks both
+		InsecureSkipVerify:   true, // verify checks the SPIFFE ID and the peer's roots instead
 		VerifyConnection:     func(c tls.ConnectionState) error { return verify(c.PeerCertificates) },
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.Identity() },
 	})
 	return conn, handshake(ctx, conn, raw)
 }
 
-// connectPinned is connect for a peer known by a root's fingerprint and its identity.
+// connectPinned is connect for a peer known by its identity and the fingerprint of its root.
 func (s *Service) connectPinned(
 	ctx context.Context, raw net.Conn, name, root string, td spiffe.TrustDomain, ids ...string,
 ) (*tls.Conn, error) {
@@ -49,7 +50,7 @@ func (s *Service) connectPinned(
 	})
 }
 
-// reachPeer connects this control plane with a peer's.
+// reachPeer connects to a peer's control plane.
 func (s *Service) reachPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*attempt, error) {
 	v := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[p.Name]
 	if !v.Control {
@@ -67,8 +68,8 @@ func (s *Service) reachPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*attempt
 	})
 }
 
-// serverTLS is for the control planes of peers and invited meshes. The handlers check at each request who they are,
-// since that can change.
+// serverTLS returns the TLS configuration for control planes of peers and invited meshes. The handlers identify the
+// caller on each request, since its status can change.
 func (s *Service) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{protocol}, Time: s.Now,
@@ -77,7 +78,7 @@ func (s *Service) serverTLS() *tls.Config {
 	}
 }
 
-// peerOf returns the peer whose control plane is at the other end of a connection.
+// peerOf returns the peer whose control plane is the other end of a connection.
 func (s *Service) peerOf(c *tls.ConnectionState) (string, error) {
 	if c == nil {
 		return "", errors.New("the connection is not encrypted")
@@ -96,7 +97,7 @@ func (s *Service) peerOf(c *tls.ConnectionState) (string, error) {
 	return name, verifyControl(c.PeerCertificates, p.Spec.TrustDomain, v.Roots, s.Now())
 }
 
-// verifyControl checks that a chain is that of a mesh's control plane, under its roots (PEM).
+// verifyControl checks that a chain belongs to a mesh's control plane and leads to its roots (PEM).
 func verifyControl(chain []*x509.Certificate, trustDomain string, roots []byte, now time.Time) error {
 	td, err := spiffe.ParseTrustDomain(trustDomain)
 	if err != nil {
@@ -109,7 +110,7 @@ func verifyControl(chain []*x509.Certificate, trustDomain string, roots []byte, 
 	return verifyID(chain, td, certs, now, spiffe.Control(td).String())
 }
 
-// verifyID checks that a chain leads to one of these roots, for one of these identities in their trust domain.
+// verifyID checks that a chain leads to one of these roots and has one of these identities, in its trust domain.
 func verifyID(
 	chain []*x509.Certificate, td spiffe.TrustDomain, roots []*x509.Certificate, now time.Time, ids ...string,
 ) error {
@@ -123,13 +124,13 @@ func verifyID(
 	return nil
 }
 
-// errOther means a valid certificate of the right mesh that belongs to somebody else.
+// errOther means a valid certificate of the right mesh with an unexpected identity.
 type errOther struct{ id spiffe.ID }
 
 func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say here", e.id) }
 
-// verifyPinned checks a chain that must contain the root with a fingerprint and begin with a leaf of one of these
-// identities under it. It returns the root.
+// verifyPinned checks a chain that contains the root with a given fingerprint and starts with a leaf of one of these
+// identities. It returns the root.
 func verifyPinned(
 	chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string,
 ) (*x509.Certificate, error) {

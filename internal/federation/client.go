@@ -19,22 +19,22 @@ import (
 // exchangeTimeout bounds one request to a peer, including the connection.
 const exchangeTimeout = 10 * time.Second
 
-// exchange is one HTTP request over a connection of its own.
+// exchange is one HTTP request on its own connection.
 type exchange struct {
 	method, host, path string
 	header             http.Header
 	body               []byte
-	limit              int64 // of the answer
+	limit              int64 // of the response body
 }
 
-// reply is the answer, whoever sent it.
+// reply is the response, whoever sent it.
 type reply struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// ask sends one request over conn, closes conn, and returns the answer. Any status other than 200 and 204 is a refusal.
+// ask sends one request on conn, closes conn, and returns the response. Any status other than 200 and 204 is an error.
 func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	r, err := send(ctx, conn, e)
 	switch {
@@ -46,7 +46,7 @@ func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	return nil, remoteRefusal{status: r.status, refusal: readRefusal(r.body)}
 }
 
-// send sends one request over conn and closes conn.
+// send sends one request on conn and closes conn.
 func send(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -86,7 +86,7 @@ func send(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	return &reply{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }
 
-// remoteRefusal is a refusal that another mesh answered.
+// remoteRefusal is an error answered by another mesh.
 type remoteRefusal struct {
 	status int
 	refusal
@@ -100,17 +100,17 @@ func (r remoteRefusal) Error() string {
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
 
-// final reports whether asking again is useless.
+// final reports whether a retry is pointless.
 func (r remoteRefusal) final() bool {
 	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests &&
 		r.status != http.StatusNotFound && r.Code != ""
 }
 
-// readRefusal reads a stranger's text: bounded, one line, printable.
+// readRefusal parses untrusted text into one bounded, printable line.
 func readRefusal(body []byte) refusal {
 	var r refusal
 	if json.Unmarshal(body, &r) != nil {
-		return refusal{Message: printable(string(body), 200)} // a gateway's own words
+		return refusal{Message: printable(string(body), 200)} // written by a gateway, not a control plane
 	}
 	return refusal{
 		Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, math.MaxInt64),
@@ -130,14 +130,14 @@ func printable(s string, limit int) string {
 	return s
 }
 
-// isFinal reports whether err is an answer that will not change by asking again.
+// isFinal reports whether err would be the same on a retry.
 func isFinal(err error) bool {
 	var r remoteRefusal
 	var f finalError
 	return errors.As(err, &f) || errors.As(err, &r) && r.final()
 }
 
-// finalError marks an error after which a retry would be wrong: the other side is not who it should be.
+// finalError marks an error after which a retry would be wrong: the other side is not the expected one.
 type finalError struct{ error }
 
 func (f finalError) Unwrap() error { return f.error }

@@ -15,27 +15,27 @@ import (
 	"time"
 )
 
-// Gateway is one of this mesh's own gateways, as its control plane reaches it.
+// Gateway is one of this mesh's gateways as seen by its control plane.
 type Gateway struct {
 	Name string
-	// Dial connects to it, port 15444, by mutual TLS as the control plane, asking for a name.
+	// Dial connects to its port 15444 with mutual TLS as the control plane, with this server name.
 	Dial func(ctx context.Context, sni string) (net.Conn, error)
 }
 
 const (
-	// headStart is how long one gateway has alone before the next is tried beside it (RFC 8305 §8).
+	// headStart is the delay before the next gateway is tried in parallel (RFC 8305 §8).
 	headStart = 250 * time.Millisecond
-	// answerTime bounds how long a gateway may take to answer when there are others; suspectTime is the bound for one
-	// that failed to answer lately.
+	// answerTime is how long a gateway may take to answer if there are others. suspectTime applies to a gateway that
+	// failed to answer recently.
 	answerTime  = 2 * time.Second
 	suspectTime = 500 * time.Millisecond
 	// suspicion is how long a gateway that did not answer is tried last.
 	suspicion = time.Minute
-	// maxRemembered bounds the names whose last good gateway is remembered.
+	// maxRemembered bounds the names whose last working gateway is remembered.
 	maxRemembered = 4096
 )
 
-// errSilent wraps the failure to reach a gateway itself, as opposed to what is behind it.
+// errSilent wraps a failure to reach the gateway itself, as opposed to what is behind it.
 type errSilent struct{ error }
 
 func (e errSilent) Unwrap() error { return e.error }
@@ -51,21 +51,21 @@ type attempt struct {
 	gateway string
 	conn    net.Conn
 	err     error
-	// at is the gateway's address that answered; connect and handshake are how long those took.
+	// at is the address that answered. connect and handshake are the durations of the two.
 	at                 string
 	connect, handshake time.Duration
 }
 
-// nextStep runs on a connection that a gateway passes on, before the attempt counts as a success. It returns the
-// connection to continue with, or closes the one it was given.
+// nextStep runs on a connection through a gateway before the attempt counts as a success. It returns the connection to
+// continue with, or closes the one that it got.
 type nextStep func(ctx context.Context, raw net.Conn) (net.Conn, error)
 
 // plainConn returns the nextStep that does nothing.
 func plainConn(_ context.Context, raw net.Conn) (net.Conn, error) { return raw, nil }
 
-// dialThrough dials a name by way of this mesh's own gateways and runs then on the connection. It begins with the
-// gateway that worked last and tries the next ones in parallel when that takes long; the first success wins. On failure
-// it returns the attempt that came farthest, with the errors of all.
+// dialThrough dials a name through this mesh's gateways and runs then on the connection. It starts with the gateway
+// that worked last, tries others in parallel if that takes long, and uses the first success. On failure it returns the
+// attempt that got furthest, with all errors.
 func (s *Service) dialThrough(ctx context.Context, name string, then nextStep) (*attempt, error) {
 	order, suspects := s.memory.order(s.Gateways(), name, s.Now())
 	if len(order) == 0 {
@@ -125,7 +125,7 @@ func (s *Service) dialThrough(ctx context.Context, name string, then nextStep) (
 	}
 }
 
-// stillSilent returns the gateways that were tried before the last one that answered and have not answered yet.
+// stillSilent returns the gateways that were started before the last one that answered and have not answered yet.
 func stillSilent(begun []Gateway, reached []atomic.Bool) (out []string) {
 	last := len(begun) - 1
 	for last >= 0 && !reached[last].Load() {
@@ -139,7 +139,7 @@ func stillSilent(begun []Gateway, reached []atomic.Bool) (out []string) {
 	return out
 }
 
-// closeRemaining closes the attempts that end after one was chosen.
+// closeRemaining closes attempts that complete after one was chosen.
 func closeRemaining(ended <-chan *attempt, open int) {
 	for range open {
 		if a := <-ended; a.conn != nil {
@@ -166,13 +166,13 @@ func joinErrors(failed []*attempt) error {
 	return errors.Join(errs...)
 }
 
-// dialGateway dials a name by way of one gateway and runs then on the connection. A limit other than 0 bounds the
+// dialGateway dials a name through one gateway and runs then on the connection. A limit other than 0 bounds the
 // dialling.
 func (s *Service) dialGateway(
 	ctx context.Context, g Gateway, name string, limit time.Duration, then nextStep,
 ) *attempt {
 	a, began := &attempt{gateway: g.Name}, time.Now()
-	var mu sync.Mutex // guards at and connected: a host's addresses may be tried beside each other
+	var mu sync.Mutex // guards at and connected: several addresses may be tried in parallel
 	var at string
 	var connected time.Time
 	dialing := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(_, addr string, err error) {
@@ -204,12 +204,12 @@ func (s *Service) dialGateway(
 	return a
 }
 
-// gatewayMemory remembers which gateways led to which names, and which did not answer.
+// gatewayMemory remembers which gateways led to which names and which did not answer.
 type gatewayMemory struct {
-	mu         sync.Mutex              // guards all
-	by         map[string]string       // gateway by name that was asked for; "" for any
-	unanswered map[string]time.Time    // by gateway: when it did not answer
-	deadEnds   map[candidate]time.Time // when the gateway led to the name but no answer came
+	mu         sync.Mutex              // guards the fields below
+	by         map[string]string       // last working gateway by name; "" for any name
+	unanswered map[string]time.Time    // by gateway: when it last failed to answer
+	deadEnds   map[candidate]time.Time // when a gateway last accepted the name but no answer came
 }
 
 // candidate is a gateway for a name.
@@ -222,8 +222,7 @@ func newGatewayMemory() *gatewayMemory {
 	}
 }
 
-// memoryKey returns the key of a name in gatewayMemory. All names for accepting an invitation, each used once, share
-// one key.
+// memoryKey returns the key of a name in gatewayMemory. Invitation names, each used once, share one key.
 func memoryKey(name string) string {
 	if strings.HasPrefix(name, BootstrapSNI("")) {
 		return BootstrapSNI("")
@@ -231,7 +230,7 @@ func memoryKey(name string) string {
 	return name
 }
 
-// order returns the gateways in the order to try them, and which of them did not answer lately.
+// order returns the gateways in the order to try, and those that recently did not answer.
 func (r *gatewayMemory) order(all []Gateway, name string, now time.Time) (order []Gateway, suspects map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -268,7 +267,7 @@ func (r *gatewayMemory) order(all []Gateway, name string, now time.Time) (order 
 	return order, suspects
 }
 
-// recordSuccess notes that gateway led to name while the overtaken ones had not answered.
+// recordSuccess notes that gateway led to name, and that the overtaken gateways had not answered by then.
 func (r *gatewayMemory) recordSuccess(name, gateway string, overtaken []string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -288,8 +287,7 @@ func (r *gatewayMemory) recordSilence(gateway string, now time.Time) {
 	r.unanswered[gateway] = now
 }
 
-// recordDeadEnd notes that gateway led to name but no answer came through it. The others are tried before it for a
-// while.
+// recordDeadEnd notes that gateway accepted name but no answer came through it. Others are preferred for a while.
 func (r *gatewayMemory) recordDeadEnd(name, gateway string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -299,8 +297,8 @@ func (r *gatewayMemory) recordDeadEnd(name, gateway string, now time.Time) {
 	r.deadEnds[candidate{memoryKey(name), gateway}] = now
 }
 
-// CheckGateway dials this control plane through one of its own gateways, the way that every peer's control plane takes.
-// IsGatewaySilent tells a gateway that does not answer from one that does not lead here.
+// CheckGateway dials this control plane through one of its own gateways, as peers' control planes do. IsGatewaySilent
+// distinguishes a gateway that does not answer from one that leads elsewhere.
 func (s *Service) CheckGateway(ctx context.Context, g Gateway) error {
 	a := s.dialGateway(ctx, g, HomeSNI, 0, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		return s.connect(ctx, raw, HomeSNI, s.isThisOne)
@@ -311,7 +309,7 @@ func (s *Service) CheckGateway(ctx context.Context, g Gateway) error {
 	return a.err
 }
 
-// isThisOne checks that a chain is this control plane's.
+// isThisOne checks that a chain is this control plane's own.
 func (s *Service) isThisOne(chain []*x509.Certificate) error {
 	return verifyControl(chain, s.TrustDomain.Name(), s.Snapshot().Roots, s.Now())
 }

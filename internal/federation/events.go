@@ -8,10 +8,10 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// controlPlane is the actor of what this process does by itself.
+// controlPlane is the actor of actions that this process takes on its own.
 const controlPlane = "control plane"
 
-// record records an event that no administrator's command caused. A failure to record does not fail the event.
+// record records an event that was not caused by a command. A failure to record does not undo the event.
 func (s *Service) record(ctx context.Context, e state.Event) {
 	if err := s.Store.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.Log.Error("event not recorded",
@@ -19,7 +19,7 @@ func (s *Service) record(ctx context.Context, e state.Event) {
 	}
 }
 
-// recordStranger records and logs the refusal of an unknown caller, at a limited rate.
+// recordStranger records and logs the refusal of an unknown caller, rate-limited.
 func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 	if !s.limits.allow("stranger: " + e.Action) {
 		return
@@ -29,7 +29,7 @@ func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 	s.record(ctx, e)
 }
 
-// address returns where a request comes from.
+// address returns the IP address of a request's sender.
 func address(remote string) netip.Addr {
 	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -38,7 +38,7 @@ func address(remote string) netip.Addr {
 	return from.Addr().Unmap()
 }
 
-// host returns the host of an address: refusals that differ only in the port are counted together.
+// host strips the port, so that refusals that differ only in the port count as one.
 func host(address string) string {
 	if h, _, err := net.SplitHostPort(address); err == nil {
 		return h

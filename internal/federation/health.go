@@ -7,47 +7,47 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// Health is the state of the exchange with one peer since this process began.
+// Health is the state of the exchange with one peer since this process started.
 type Health struct {
-	// RefreshTried and RefreshOK are the last attempt and the last success at fetching the peer's bundle.
+	// RefreshTried and RefreshOK are the last attempt and the last success to fetch the peer's bundle.
 	RefreshTried, RefreshOK time.Time
-	// RefreshError is why the last attempt failed, empty after a success. FailingSince is when that began.
+	// RefreshError is the error of the last attempt; empty after a success. FailingSince is when the failures began.
 	RefreshError    string
 	FailingSince    time.Time
 	RefreshFailures uint64 // in total
-	// AdoptError is why the roots in the MeshPeer were not adopted.
+	// AdoptError says why the roots in the MeshPeer were not adopted.
 	AdoptError string
-	// Unwritten is why the state could not record that the peer is closed; empty when it did.
+	// Unwritten says why the state could not record that the peer is closed; empty if it did.
 	Unwritten string
-	// ClosedThere reports that the peer last said it lets none of this mesh's calls through.
+	// ClosedThere means that the peer last said that it blocks this mesh's calls.
 	ClosedThere bool
 	// PushOK is when the peer last accepted our catalogue, PushedSequence its number.
 	PushOK         time.Time
 	PushedSequence uint64
 	PushError      string
 	PushFailures   uint64 // in total
-	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
+	// Behind is when the peer began to lack our newest catalogue; zero if it has it.
 	Behind          time.Time
 	catalogueDigest string // digest of the newest catalogue seen
-	// ReadinessTold is when the peer last accepted a report of readiness; ReadinessError is why the last one was not
+	// ReadinessTold is when the peer last accepted a readiness report. ReadinessError says why the last one was not
 	// accepted.
 	ReadinessTold  time.Time
 	ReadinessError string
-	// ReadinessHeld is the number of the report that the peer last said it has; ReadinessHeard is when it said so.
+	// ReadinessHeld is the number of the report that the peer last said it has, ReadinessHeard when it said so.
 	ReadinessHeld  uint64
 	ReadinessHeard time.Time
 	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the
-	// newest one that the peer said its proxies have; NoticeError why it could not be asked last.
+	// newest bundle that the peer says its proxies use. NoticeError says why it could not be asked last.
 	Served          time.Time
 	ServedSequence  uint64
 	NoticedSequence uint64
 	NoticeError     string
 	ByHand          bool // the peer does not fetch bundles
-	refreshSoon     bool // the peer says that its bundle has changed
+	refreshSoon     bool // the peer announced that its bundle changed
 }
 
-// Health returns the health of one peer; the zero value for one that was never contacted. When another control plane of
-// the mesh serves the peers, it is what that one reports.
+// Health returns the health of one peer, or the zero value if it was never contacted. If another control plane of the
+// mesh leads, it is what that one reports.
 func (s *Service) Health(name string) Health {
 	own := s.ownHealth(name)
 	if _, leads := s.Leading(); leads {
@@ -70,7 +70,7 @@ func (s *Service) ownHealth(name string) Health {
 	return Health{}
 }
 
-// Healths returns those of all peers, by name.
+// Healths returns the health of all peers, by name.
 func (s *Service) Healths() map[string]Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +109,7 @@ func (h *Health) has(digest string) {
 	}
 }
 
-// noteRefresh records the outcome of one refresh, and logs the first failure in a row.
+// noteRefresh records the outcome of a refresh and logs the first failure in a row.
 func (s *Service) noteRefresh(ctx context.Context, name string, err error, failures int) {
 	if ctx.Err() != nil {
 		return
@@ -137,7 +137,7 @@ func (s *Service) noteRefresh(ctx context.Context, name string, err error, failu
 	}
 }
 
-// notePush records the outcome of one push.
+// notePush records the outcome of a push.
 func (s *Service) notePush(ctx context.Context, name, digest string, sequence uint64, err error) {
 	if ctx.Err() != nil {
 		return
@@ -175,10 +175,10 @@ func (s *Service) forgetHealth(peers map[string]peerrules.Verdict) {
 	}
 }
 
-// settling is how long it may take until the gateways of both meshes know of a new peer.
+// settling is how long it may take until the gateways of both meshes have learned of a new peer.
 const settling = 15 * time.Second
 
-// connecting reports that the peer has never answered, and has not been asked for long.
+// connecting reports whether a new peer has not answered yet but is still within settling.
 func (h Health) connecting(now time.Time) bool {
 	return h.RefreshError != "" && h.RefreshOK.IsZero() && now.Sub(h.FailingSince) < settling
 }

@@ -13,12 +13,12 @@ import (
 
 // Invitation is an open invitation.
 type Invitation struct {
-	Token       Token  // its Encode is the secret to hand over
+	Token       Token  // Encode returns the secret to hand over
 	Fingerprint string // of this mesh
 	Expires     time.Time
 }
 
-// Invite opens an invitation for a mesh that will be known here as peer. It closes an older one for the same name.
+// Invite opens an invitation for a mesh that will have the name peer here. It closes an older invitation for that name.
 func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (Invitation, error) {
 	if ttl == 0 {
 		ttl = MaxInviteTTL

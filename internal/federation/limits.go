@@ -10,11 +10,11 @@ import (
 
 const (
 	slotsAtOnce = 64
-	peersAtOnce = 8 // requests of one peer, of each sort
+	peersAtOnce = 8 // concurrent requests of one peer, per kind
 	maxRates    = 1024
 )
 
-// pace is how many requests of one kind a peer may send, and how many at once after a pause.
+// pace is the rate and burst of one kind of request from a peer.
 type pace struct {
 	perSecond rate.Limit
 	burst     int
@@ -25,17 +25,17 @@ var (
 	probePace = pace{1, 5}
 )
 
-// limits bound how much of this process others can use.
+// limits bounds the resources of this process that others can use.
 type limits struct {
 	slots chan struct{}
-	keys  *rates.Rates[string] // by peer, and by what is asked
+	keys  *rates.Rates[string] // by peer and kind of request
 }
 
 func newLimits() limits {
 	return limits{slots: make(chan struct{}, slotsAtOnce), keys: rates.New[string](maxRates)}
 }
 
-// allow counts one refusal of strangers.
+// allow counts one refusal of an unknown caller.
 func (l limits) allow(key string) bool { return l.allowAt(usualPace, key) }
 
 func (l limits) allowAt(p pace, key string) bool {

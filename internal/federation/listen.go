@@ -18,18 +18,17 @@ import (
 )
 
 const (
-	// idleTimeout is how long a gateway's connection may stay open between requests.
+	// idleTimeout limits the time between requests on a gateway's connection.
 	idleTimeout = 2 * time.Minute
-	// greetTimeout is how long a new connection may take to show a certificate; greetings bounds how many may do so at
-	// a time.
+	// greetTimeout limits the TLS handshake of a new connection, greetings the number of concurrent handshakes.
 	greetTimeout = 5 * time.Second
 	greetings    = 256
 	stopPatience = 2 * time.Second
 	acceptPause  = 50 * time.Millisecond // after a failed accept
 )
 
-// Serve serves only this mesh's gateways, on a listener of TLS connections that verifies client certificates.
-// PeeringProtocol carries TLS of a peer's control plane; everything else is probes.
+// Serve serves only this mesh's gateways, on a TLS listener that verifies client certificates. Connections with
+// PeeringProtocol carry the TLS of a peer's control plane; all others are probes.
 func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 	peers, probes := newQueue(l.Addr()), newQueue(l.Addr())
 	defer context.AfterFunc(ctx, func() { l.Close() })()
@@ -52,7 +51,7 @@ func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, pro
 				conn.Close()
 			}
 			return ctx.Err()
-		case err != nil: // no files, for example
+		case err != nil: // out of file descriptors, for example
 			s.Log.Error("peering connection not accepted", "error", err)
 			time.Sleep(acceptPause)
 			continue
@@ -70,7 +69,7 @@ func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, pro
 	}
 }
 
-// handshake completes the handshake with a gateway and passes its connection on.
+// handshake completes the handshake with a gateway and queues its connection.
 func (s *Service) handshake(ctx context.Context, raw net.Conn, peers, probes *queue) {
 	greeting, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -97,7 +96,7 @@ func (s *Service) handshake(ctx context.Context, raw net.Conn, peers, probes *qu
 	}
 }
 
-// serveHTTP serves with time limits that a slow sender cannot outlast.
+// serveHTTP serves with timeouts against slow senders.
 func (s *Service) serveHTTP(ctx context.Context, h http.Handler, l net.Listener) error {
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: min(s.ReadTimeout, greetTimeout), ReadTimeout: s.ReadTimeout,
@@ -115,7 +114,7 @@ func (s *Service) serveHTTP(ctx context.Context, h http.Handler, l net.Listener)
 	})
 	defer func() {
 		if !stop() {
-			<-stopped // requests under way may still use the state
+			<-stopped // requests in progress may still use the state
 		}
 	}()
 	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
@@ -146,7 +145,7 @@ func (q *queue) put(ctx context.Context, c net.Conn) {
 	}
 }
 
-// Accept makes a queue a net.Listener.
+// Accept implements net.Listener.
 func (q *queue) Accept() (net.Conn, error) {
 	select {
 	case c := <-q.conns:
@@ -156,11 +155,11 @@ func (q *queue) Accept() (net.Conn, error) {
 	}
 }
 
-// Close makes a queue a net.Listener.
+// Close implements net.Listener.
 func (q *queue) Close() error {
 	q.once.Do(func() { close(q.done) })
 	return nil
 }
 
-// Addr makes a queue a net.Listener.
+// Addr implements net.Listener.
 func (q *queue) Addr() net.Addr { return q.addr }

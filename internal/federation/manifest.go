@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// Manifest returns the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer
-// will know this mesh as as, this mesh knows the peer as knownAs.
+// Manifest returns the MeshPeer file that describes this mesh to a peer, for a peering by exchange of two files. The
+// peer will call this mesh as; this mesh calls the peer knownAs.
 func (s *Service) Manifest(as, knownAs string) (text, fingerprint string, err error) {
 	if as == "" {
 		as = s.Name
@@ -46,5 +46,5 @@ func manifestText(object *v1alpha1.MeshPeer, knownAs, fingerprint string) (strin
 %s`, object.Spec.TrustDomain, knownAs, fingerprint, body), nil
 }
 
-// Offered returns what this mesh offers one peer now.
+// Offered returns the number of services that this mesh offers a peer now.
 func (s *Service) Offered(peer string) int { return len(s.offered(peer)) }

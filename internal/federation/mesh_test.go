@@ -93,7 +93,7 @@ type mesh struct {
 type option func(*mesh, *Config)
 
 func (m *mesh) door(methods map[string]door.Method) *door.Door {
-	return door.New(door.Doorway{
+	return door.New(door.Config{
 		Methods: methods, Events: m.db, Refusals: m.refusals, Log: slog.New(slog.DiscardHandler),
 	})
 }

@@ -15,7 +15,7 @@ const (
 	methodInvited   = "/" + peeringService + "/Invited"
 )
 
-// Methods are the methods of peers. The number of concurrent requests is bounded before any is looked at.
+// Methods are the methods that peers may call. Concurrent requests are limited before any of them is read.
 var Methods = door.Methods{peeringService: {
 	"Bundle":    forPeers(0),
 	"Notice":    forPeers(maxNotice),
@@ -25,14 +25,14 @@ var Methods = door.Methods{peeringService: {
 		Who: door.PeerGateway, Rate: probePace.perSecond, Burst: probePace.burst, AtOnce: peersAtOnce,
 		Action: "peer probe", Deny: notAPeer.Message,
 	},
-	// An invited mesh has no name here, and anybody can invent invitation IDs.
+	// An invited mesh has no name here yet, and anybody can invent invitation IDs.
 	"Invited": {
 		Who: door.Stranger, Together: true, Bytes: MaxPeeringBytes, Rate: usualPace.perSecond, Burst: usualPace.burst,
 		AtOnce: peersAtOnce, Action: "peer redeem", Deny: notAPeer.Message,
 	},
 }}
 
-// forPeers returns a method of peers' control planes; their requests are counted together.
+// forPeers returns a method for peers' control planes. All requests of a peer count together.
 func forPeers(bytes int) door.Method {
 	return door.Method{
 		Who: door.Peer, Share: "peering", Bytes: bytes, Rate: usualPace.perSecond, Burst: usualPace.burst,

@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Metrics of peers, one series a MeshPeer.
+// Metrics of peers, one series per MeshPeer.
 var (
 	descLive = prometheus.NewDesc("isthmus_peer_live", "1 while traffic with the peer is let through, else 0.",
 		[]string{"peer"}, nil)
@@ -26,14 +26,14 @@ var (
 		"Failed pushes of our catalogue to the peer.", []string{"peer"}, nil)
 )
 
-// Describe makes a Service a prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (s *Service) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLive, descAge, descEnd, descLag, descOffered, descRefresh, descPush} {
 		ch <- d
 	}
 }
 
-// Collect makes a Service a prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	snap := s.snapshotNow()
 	verdicts := peerrules.All(snap, s.TrustDomain.Name())

@@ -1,30 +1,30 @@
 package federation
 
-// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Only probes rely on it.
+// HeaderPeer holds the name of the MeshPeer whose gateway sent a probe, as set by our gateway. Only probes rely on it.
 const HeaderPeer = "isthmus-peer"
 
-// headerCalls tells a peer, with each bundle, whether its calls are let through.
+// headerCalls tells a peer, with each bundle, whether its calls are admitted.
 const (
 	headerCalls  = "isthmus-calls"
 	callsRefused = "refused"
 )
 
-// headerReadiness tells a peer, with each bundle, the number of its newest readiness report that is held here.
+// headerReadiness tells a peer, with each bundle, the number of its newest readiness report that we have.
 const headerReadiness = "isthmus-readiness"
 
-// ControlSNI returns the name at the own gateway that leads to a peer's control plane.
+// ControlSNI returns the server name at our gateway that leads to a peer's control plane.
 func ControlSNI(peer string) string { return "control." + peer }
 
-// ProbeSNI returns the name at the own gateway under which it probes a peer: in the handshake and as HTTP host.
+// ProbeSNI returns the server name and HTTP host at our gateway with which it probes a peer.
 func ProbeSNI(peer string) string { return "probe." + peer }
 
-// HomeSNI is the name at the own gateway that leads back to this control plane.
+// HomeSNI is the server name at our gateway that leads back to this control plane.
 const HomeSNI = "home"
 
-// BootstrapSNI returns the name at the own gateway that leads to an inviter's gateway.
+// BootstrapSNI returns the server name at our gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }
 
-// isLabel reports whether s is a DNS label (RFC 1123), as names of peers, services and namespaces are.
+// isLabel reports whether s is a DNS label (RFC 1123), like the names of peers, services and namespaces.
 func isLabel(s string) bool {
 	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
@@ -39,7 +39,7 @@ func isLabel(s string) bool {
 
 const idBytes = 16
 
-// isInviteID reports whether s is an id of ours: 32 lower-case hex digits.
+// isInviteID reports whether s has the form of our IDs: 32 lower-case hex digits.
 func isInviteID(s string) bool { return len(s) == 2*idBytes && isHex(s) }
 
 func isFingerprint(s string) bool { return len(s) == 64 && isHex(s) }

@@ -13,43 +13,43 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// When our own bundle changes, each peer is told and asked whether its proxies have the new one. The notice proves
-// nothing: the peer fetches the bundle as usual. It is asked again until it has the bundle in force.
+// When our bundle changes, each peer is notified and asked whether its proxies have the new one. The notice itself is
+// not trusted: the peer fetches the bundle as usual. Notices repeat until the peer's proxies have it.
 
 const (
 	maxNotice = 4 << 10
-	// noticeEvery is the pause between two notices to a peer that does not have the bundle in force yet.
+	// noticeEvery is the pause between two notices to a peer whose proxies do not have the bundle yet.
 	noticeEvery = 500 * time.Millisecond
-	// hurryEvery bounds how often a peer's notices make us fetch its bundle early.
+	// hurryEvery limits how often a peer's notices trigger an early fetch.
 	hurryEvery = time.Second
 )
 
-// notice says which bundle the sender has now.
+// notice announces the sender's bundle.
 type notice struct {
 	Sequence uint64   `json:"sequence"`
 	Roots    []string `json:"roots"` // SHA-256, hex
 }
 
-// noticeAnswer reports whether all proxies of the receiver trust these roots.
+// noticeAnswer says whether all proxies of the receiver trust these roots.
 type noticeAnswer struct {
 	InForce bool `json:"inForce"`
-	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change which roots it trusts
+	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change its roots of us
 }
 
-// BundleDelivery is how far a peer is with this mesh's present bundle.
+// BundleDelivery is the progress of this mesh's current bundle at a peer.
 type BundleDelivery struct {
 	Sequence uint64
-	// Fetched is when the peer last fetched it; zero before it did.
+	// Fetched is when the peer last fetched it; zero if it has not.
 	Fetched time.Time
-	// InForce reports that the peer's proxies have it, as the peer says.
+	// InForce means that the peer says its proxies have it.
 	InForce bool
-	// ByHand reports that the peer does not fetch bundles: its administrator must be given the new one.
+	// ByHand means that the peer does not fetch bundles; its administrator must install the new one.
 	ByHand bool
-	// Error is why it could not be asked.
+	// Error says why the peer could not be asked.
 	Error string
 }
 
-// BundleDelivery returns how far a peer is with this mesh's present bundle.
+// BundleDelivery returns the progress of this mesh's current bundle at a peer.
 func (s *Service) BundleDelivery(ctx context.Context, peer string) (BundleDelivery, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
@@ -66,13 +66,13 @@ func (s *Service) BundleDelivery(ctx context.Context, peer string) (BundleDelive
 	return t, nil
 }
 
-// noticeProgress is how far one peer is with our bundle, for its follower.
+// noticeProgress is the progress of our bundle at one peer, for its follower.
 type noticeProgress struct {
 	failures int
-	due      time.Time // not before
+	due      time.Time // not before this time
 }
 
-// noticeIfDue notifies a peer of our bundle unless it is known to have it in force.
+// noticeIfDue notifies a peer of our bundle unless its proxies are known to have it.
 func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticeProgress) {
 	b, err := s.bundle(ctx)
 	if err != nil || s.Health(name).NoticedSequence == b.Sequence || s.Now().Before(n.due) {
@@ -123,8 +123,7 @@ func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (a
 	return a, nil
 }
 
-// takeNotice handles a peer's notice of a new bundle: it fetches the bundle at once, and answers whether it is in
-// force.
+// takeNotice handles a peer's notice. It fetches the peer's bundle at once and answers whether all proxies have it.
 func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string) error {
 	raw, err := readBody(r)
 	if err != nil {
@@ -160,13 +159,13 @@ func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
 	return !slices.ContainsFunc(want, func(f string) bool { return !slices.Contains(held, f) })
 }
 
-// refreshPeerSoon makes a peer's bundle be fetched soon.
+// refreshPeerSoon schedules an early fetch of a peer's bundle.
 func (s *Service) refreshPeerSoon(name string) {
 	s.updateHealth(name, func(h *Health) { h.refreshSoon = true })
 	s.Wake()
 }
 
-// refreshWait returns how soon to fetch a peer's bundle, and whether it is wanted early.
+// refreshWait returns the time until the next fetch of a peer's bundle, and whether it is an early one.
 func (s *Service) refreshWait(name string) (wait time.Duration, hurry bool) {
 	now := s.Now()
 	s.updateHealth(name, func(h *Health) {

@@ -19,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// peerStore is what is kept of peers.
+// peerStore stores peers.
 type peerStore interface {
 	Peers(ctx context.Context) ([]state.Peer, error)
 	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
@@ -32,15 +32,15 @@ type peerStore interface {
 	RevokePeer(ctx context.Context, name string, now time.Time) error
 }
 
-// peer is everything known of one peer at this moment. The snapshot may lag behind the store.
+// peer is everything known of one peer now. The snapshot may lag behind the store.
 type peer struct {
 	object   *v1alpha1.MeshPeer
 	state    snapshot.PeerState
 	fromFile bool
 }
 
-// peers joins the MeshPeers of the configuration with those of the store, by name. When both exist the configuration
-// says which one counts.
+// peers merges the MeshPeers of the configuration and of the store, by name. If both exist, the configuration decides
+// which one counts.
 func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	kept, err := s.Store.Peers(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	}
 	for name, p := range all {
 		if p.object == nil {
-			delete(all, name) // a mark that outlived its file
+			delete(all, name) // a revocation mark that outlived its file
 		}
 	}
 	return all, nil
@@ -77,14 +77,14 @@ func (s *Service) peer(ctx context.Context, name string) (peer, error) {
 	return p, nil
 }
 
-// errClash is something that a new peer must not share with this mesh or with another peer.
+// errClash names something that a new peer must not share with this mesh or another peer.
 type errClash struct{ message string }
 
 func (e errClash) Error() string { return e.message }
 
 func clash(format string, args ...any) error { return errClash{fmt.Sprintf(format, args...)} }
 
-// checkName refuses a name for a new peer that is taken. A revoked peer made by token leaves its name free.
+// checkName refuses the name for a new peer if it is taken. A revoked peer made by token does not occupy its name.
 func checkName(all map[string]peer, name string) error {
 	p, taken := all[name]
 	switch {
@@ -103,7 +103,7 @@ func checkName(all map[string]peer, name string) error {
 	}
 }
 
-// checkNewcomer refuses a mesh that cannot be told apart from this one or from another peer.
+// checkNewcomer refuses a mesh that conflicts with this one or another peer.
 func (s *Service) checkNewcomer(all map[string]peer, name string, in introduction) error {
 	if in.TrustDomain == s.TrustDomain {
 		return clash("trust domain %s is this mesh's own: two meshes need two trust domains", in.TrustDomain.Name())
@@ -120,7 +120,7 @@ func (s *Service) checkNewcomer(all map[string]peer, name string, in introductio
 	return s.checkNotOurs(in.Addresses)
 }
 
-// checkRoots refuses roots for a peer that are, by key, ours or those of a peer that is not younger.
+// checkRoots refuses roots for a peer whose keys are ours or those of a peer that is not younger.
 func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Certificate) error {
 	own, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -146,14 +146,14 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 	return nil
 }
 
-// older reports that a peer is known to be older than another, whose roots then cannot displace it.
+// older reports whether a peer is known to be older than another, so that the other's roots cannot displace it.
 func (s *Service) older(name, other string) bool {
 	cfg := s.snapshotConfig()
 	a, b := snapshot.KeyFor[*v1alpha1.MeshPeer]("", name), snapshot.KeyFor[*v1alpha1.MeshPeer]("", other)
 	return cfg.Older(a, b) < 0 && !cfg.SameAge(a, b)
 }
 
-// sharedKey returns the fingerprint of a root in b whose key is in a too.
+// sharedKey returns the fingerprint of a root in b whose key also is in a.
 func sharedKey(a, b []*x509.Certificate) string {
 	for _, c := range b {
 		if slices.ContainsFunc(a, func(o *x509.Certificate) bool { return peerrules.KeyID(o) == peerrules.KeyID(c) }) {
@@ -193,7 +193,7 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 	return nil
 }
 
-// meshPeer returns the object that a peering by token makes.
+// meshPeer returns the object that a peering by token creates.
 func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
 	return &v1alpha1.MeshPeer{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},
@@ -206,7 +206,7 @@ func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
 	}
 }
 
-// review asks the gate for a peer that is made, or made anew, by token.
+// review passes a peer made or renewed by token to the gate.
 func (s *Service) review(object *v1alpha1.MeshPeer, made time.Time, caller string) error {
 	var change snapshot.Change
 	change.Put(snapshot.NewObject(object, snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: made}))
@@ -217,7 +217,7 @@ func (s *Service) review(object *v1alpha1.MeshPeer, made time.Time, caller strin
 	return nil
 }
 
-// establish keeps a new peer. The caller holds making.
+// establish stores a new peer. The caller holds making.
 func (s *Service) establish(ctx context.Context, name string, in introduction) error {
 	all, err := s.peers(ctx)
 	if err != nil {

@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the gateway
-	// that waits in vain reports it.
+	// probeTimeout exceeds the timeouts of the gateways (envoy/federation_probe.go), so that the gateway that waits in
+	// vain reports it.
 	probeTimeout = 20 * time.Second
 	dialTimeout  = 5 * time.Second
 	maxProbe     = 4 << 10
 )
 
-// Target is what a probe asks of a peer besides an answer.
+// Target is what a probe tests beyond the control plane.
 type Target struct {
-	Import string // namespace/name of the FederatedImport; empty: the peer's control plane alone
+	Import string // namespace/name of the FederatedImport; empty: only the peer's control plane
 	SNI    string // name of the export
-	HTTP   bool   // the name may be asked for in the handshake without a connection to the service behind it
+	HTTP   bool   // the name may be tested in the handshake without connecting to the service
 }
 
-// probeAnswer is what a peer's control plane says to a probe.
+// probeAnswer is the answer of a peer's control plane.
 type probeAnswer struct {
-	Live   bool   `json:"live"`             // traffic of the asking mesh may pass, not only what control planes say
-	Export string `json:"export,omitempty"` // of the name asked for: none, unready, ready
+	Live   bool   `json:"live"`             // application traffic of the asking mesh may pass, not only control traffic
+	Export string `json:"export,omitempty"` // state of the requested export: none, unready or ready
 }
 
 const (
@@ -41,7 +41,7 @@ const (
 	exportReady   = "ready"
 )
 
-// answerProbe answers a peer's probe. It reveals nothing that the peer could not find out by calling.
+// answerProbe answers a peer's probe. It reveals nothing that the peer could not learn by calling.
 func (s *Service) answerProbe(w http.ResponseWriter, r *http.Request, name string) error {
 	if p := s.meshPeer(name); p == nil || p.Spec.RefuseProbes {
 		return status{http.StatusForbidden, refusal{Code: "ProbesRefused", Message: "this mesh does not answer probes"}}
@@ -61,8 +61,8 @@ func (s *Service) answerProbe(w http.ResponseWriter, r *http.Request, name strin
 	return nil
 }
 
-// Probe sends one request through both gateways to a peer's control plane, and returns how long each leg took or which
-// one broke. It returns an error only when nothing could be tried.
+// Probe sends one request through both gateways to a peer's control plane. It returns the duration of each leg, or the
+// leg that broke. It returns an error only if it could not try.
 func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.PeerProbeResponse, error) {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -119,7 +119,7 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 		e.header.Set(wellknown.HeaderProbe, t.SNI)
 	}
 	r, err := send(ctx, a.conn, e)
-	if err != nil { // with TLS 1.3 a server refuses a client after the client thinks it is in
+	if err != nil { // with TLS 1.3 a server's refusal arrives after the client's handshake has succeeded
 		pr.fail(shakeOwn, "the gateway ended the connection without an answer: "+err.Error(),
 			"isthmus status, and the gateway's log")
 		return
@@ -129,7 +129,7 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	pr.read(r)
 }
 
-// The legs, in their order.
+// The legs in order.
 const (
 	consent = iota
 	dialOwn
@@ -196,7 +196,7 @@ func (pr *probing) fail(leg int, detail, remedy string) {
 
 func (pr *probing) result() *adminapi.PeerProbeResponse { return &pr.PeerProbeResponse }
 
-// read finds out from an answer how far the request came.
+// read determines from an answer how far the request came.
 func (pr *probing) read(r *reply) {
 	out := readLeg(r.header.Get(wellknown.HeaderEgressLeg))
 	if out.failed != "" {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// leg is what a gateway wrote on the answer to a probe.
+// leg is what a gateway adds to the answer of a probe.
 type leg struct {
 	failed, reason, at, sni    string
 	connect, handshake, answer time.Duration
 }
 
-// readLeg reads "<step>=<µs> … reason=<text>". What cannot be read counts as not said.
+// readLeg parses "<step>=<µs> … reason=<text>". It skips what it cannot parse.
 func readLeg(s string) (l leg) {
 	s, l.reason, _ = strings.Cut(s, "reason=")
 	l.reason = printable(l.reason, 300)
@@ -40,7 +40,7 @@ func readLeg(s string) (l leg) {
 	return l
 }
 
-// micros reads a measured time, which is never nothing; what cannot be one is.
+// micros parses a measured time. Measured times are positive; it returns 0 if the text is not a valid one.
 func micros(s string) time.Duration {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
@@ -49,7 +49,7 @@ func micros(s string) time.Duration {
 	return max(time.Duration(n), 1) * time.Microsecond
 }
 
-// legBroken says which leg between the two gateways broke, by what our own says of it (Envoy's response code details).
+// legBroken determines which leg between the two gateways broke, from our gateway's response code details.
 func (pr *probing) legBroken(l leg) {
 	has := func(texts ...string) bool {
 		for _, t := range texts {

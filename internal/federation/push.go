@@ -15,15 +15,16 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// catalogueDelivery is how far one peer is with our catalogue.
+// catalogueDelivery is the progress of our catalogue at one peer.
 type catalogueDelivery struct {
-	done     bool   // the peer took it since the last reconnect
-	digest   string // of what the peer took
+	done     bool   // the peer accepted it since the last reconnect
+	digest   string // of the catalogue that the peer accepted
 	failures int
-	due      time.Time // not before
+	due      time.Time // not before this time
 }
 
-// offer returns what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
+// offer returns what a peer should know now. The peer counts as behind from this moment, whether it can be reached or
+// not.
 func (s *Service) offer(name string) []snapshot.OfferedService {
 	services := s.offered(name)
 	s.updateHealth(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })
@@ -34,13 +35,13 @@ func (s *Service) offered(name string) []snapshot.OfferedService {
 	return s.InEffect(name, peerrules.Offer(s.snapshotConfig(), name))
 }
 
-// pushIfDue pushes our catalogue when the peer has not got this one.
+// pushIfDue pushes our catalogue unless the peer has it.
 func (s *Service) pushIfDue(
 	ctx context.Context, name string, services []snapshot.OfferedService, p *catalogueDelivery,
 ) {
 	digest := digestOf(services)
 	if p.done && p.digest == digest {
-		// it may have been another one meanwhile, which was never pushed
+		// another catalogue may have existed meanwhile that was never pushed
 		s.updateHealth(name, func(h *Health) { h.has(digest) })
 		return
 	}
@@ -59,8 +60,8 @@ func (s *Service) pushIfDue(
 	s.notePush(ctx, name, digest, sequence, nil)
 }
 
-// pushCatalogue sends one catalogue, numbered by the time. If the peer remembers a later number, it says so, and the
-// next number is tried once.
+// pushCatalogue sends one catalogue, numbered by the time. If the peer knows a later number, it says so, and the next
+// number is tried once.
 func (s *Service) pushCatalogue(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
 	object := s.meshPeer(name)
 	if object == nil {

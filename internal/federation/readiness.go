@@ -17,20 +17,20 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Each mesh tells its peers, on every change, which offered services have no ready endpoint, so that a peer stops
-// calling them before any user does. A report says no more than ready or not, and is sent again to a peer that lost it,
-// which the header headerReadiness of its answers shows.
+// Each mesh reports to its peers, on every change, which offered services have no ready endpoint, so that a peer stops
+// calling them before a user notices. A report contains nothing but ready or not. The header headerReadiness shows
+// whether a peer lost it; then it is sent again.
 
 const (
-	// MaxReadinessBytes bounds a document that names every service of the largest catalogue.
+	// MaxReadinessBytes is enough to name every service of the largest catalogue.
 	MaxReadinessBytes = 192 << 10
-	// tellEvery is the pause between two reports to one peer; changes in between go into the second.
+	// tellEvery is the pause between two reports to one peer. Changes in between are combined.
 	tellEvery = 500 * time.Millisecond
-	// tellRetry is the first pause before a failed report is retried.
+	// tellRetry is the first pause after a failed report.
 	tellRetry = 250 * time.Millisecond
 )
 
-// readinessPace bounds how many of a peer's reports are accepted.
+// readinessPace limits how many of a peer's reports are accepted.
 var readinessPace = pace{2, 10}
 
 type readinessJSON struct {
@@ -70,7 +70,7 @@ func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
 	return r, nil
 }
 
-// takeReadiness handles a peer's report of services that are not ready.
+// takeReadiness handles a peer's readiness report.
 func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name string) error {
 	if !s.limits.allowAt(readinessPace, "readiness/"+name) {
 		return status{
@@ -103,7 +103,7 @@ func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name str
 	switch {
 	case errors.Is(err, state.ErrRevoked):
 		return status{http.StatusForbidden, notAPeer}
-	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
+	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is storing one
 		return status{
 			http.StatusServiceUnavailable,
 			refusal{Code: "Busy", Message: "another report came at the same time: try again"},
@@ -121,7 +121,7 @@ func staleReport(held uint64) error {
 	}}
 }
 
-// readinessOf returns the number of the newest report of a peer; 0 for none.
+// readinessOf returns the number of a peer's newest report, or 0.
 func (s *Service) readinessOf(name string) uint64 {
 	return readinessNumber(s.Snapshot().Peers[name])
 }
@@ -133,12 +133,12 @@ func readinessNumber(p snapshot.PeerState) uint64 {
 	return p.Readiness.Sequence
 }
 
-// readinessDelivery is how far one peer is with our reports.
+// readinessDelivery is the progress of our reports at one peer.
 type readinessDelivery struct {
-	sequence uint64 // of the newest that the peer took; 0 for none
+	sequence uint64 // newest report that the peer accepted; 0 for none
 	unready  []snapshot.OfferedName
 	failures int
-	due      time.Time // not before
+	due      time.Time // not before this time
 }
 
 // reportReadiness reports readiness to one peer until ctx is done.
@@ -159,15 +159,15 @@ func (s *Service) reportReadiness(ctx context.Context, name string, wake <-chan 
 	}
 }
 
-// reportIfDue sends a peer the changes that it does not know yet, and returns how soon to look again; 0 when nothing is
-// left to send.
+// reportIfDue sends a peer the changes that it does not know yet. It returns the time until the next look, or 0 if
+// there is nothing left to send.
 func (s *Service) reportIfDue(ctx context.Context, name string, t *readinessDelivery) (wait time.Duration) {
 	p, unready := s.meshPeer(name), s.Unready(name)
 	h := s.Health(name)
 	lost := h.ReadinessHeard.After(h.ReadinessTold) && h.ReadinessHeld != t.sequence
 	switch {
 	case p == nil, h.RefreshOK.IsZero(), h.RefreshError != "", s.suspended(name):
-		return 0 // a refresh that succeeds wakes this
+		return 0 // a successful refresh wakes this
 	case t.sequence != 0 && !lost && slices.Equal(t.unready, unready):
 		return 0
 	case s.Now().Before(t.due):
@@ -185,10 +185,10 @@ func (s *Service) reportIfDue(ctx context.Context, name string, t *readinessDeli
 		return max(t.due.Sub(now), time.Millisecond)
 	}
 	*t = readinessDelivery{sequence: sequence, unready: unready, due: now.Add(tellEvery)}
-	return tellEvery // what has changed meanwhile
+	return tellEvery // for changes in the meantime
 }
 
-// sendReport sends one report, numbered by the time or by the number after the one that the peer remembers.
+// sendReport sends one report, numbered by the time or by the successor of the number that the peer knows.
 func (s *Service) sendReport(
 	ctx context.Context, p *v1alpha1.MeshPeer, unready []snapshot.OfferedName,
 ) (uint64, error) {
@@ -236,7 +236,7 @@ func (s *Service) recordReport(name string, err error) {
 	}
 }
 
-// recordHeldReport records which report a peer says it has.
+// recordHeldReport records which report the peer says it has.
 func (s *Service) recordHeldReport(name string, header http.Header) {
 	held, err := strconv.ParseUint(header.Get(headerReadiness), 10, 64)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// redeeming is the request that won an invitation since this process began.
+// redeeming is the request that won an invitation, since this process started.
 type redeeming struct {
-	digest  string // of the request that won
+	digest  string // of the winning request
 	secret  [32]byte
 	answer  self
 	expires time.Time
@@ -50,13 +50,13 @@ func (s *Service) forInvite() http.Handler {
 	})
 }
 
-// inviteOf returns the invitation that a request is for.
+// inviteOf returns the invitation that a request accepts.
 func (s *Service) inviteOf(r *http.Request) (id string, ok bool) {
 	id, ok = sni.InviteOf(r.TLS.ServerName, s.TrustDomain.Name())
 	return id, ok && isInviteID(id)
 }
 
-// recordAcceptance records a refused acceptance unless the state did. It keeps nothing that a stranger could invent, so
+// recordAcceptance records a refused acceptance unless the state did. It records nothing that a stranger can invent, so
 // that nobody can fill the record.
 func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
 	var st status
@@ -117,7 +117,7 @@ func badRequest(message string) error {
 	return status{http.StatusBadRequest, refusal{Code: "BadRequest", Message: printable(message, 400)}}
 }
 
-// redeem makes the peer if the secret is right and unused. The caller holds making.
+// redeem makes the peer if the secret is correct and unused. The caller holds making.
 func (s *Service) redeem(
 	ctx context.Context, id string, secret Secret, from, digest string, in introduction,
 ) (self, error) {
@@ -161,7 +161,7 @@ func (s *Service) redeem(
 	return answer, nil
 }
 
-// repeated returns the answer to a winning request that is repeated word for word.
+// repeated returns the stored answer if a winning request is repeated unchanged.
 func (s *Service) repeated(id string, secret Secret, digest string) (self, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +177,7 @@ func (s *Service) repeated(id string, secret Secret, digest string) (self, bool)
 	return r.answer, true
 }
 
-// refuseInvite gives the reason only to a caller that has the secret.
+// refuseInvite reveals the reason only to a caller that has the secret.
 func refuseInvite(cause error) error {
 	no := func(code int, reason, message string) error {
 		return status{code, refusal{Code: reason, Message: message}}

@@ -24,7 +24,7 @@ func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
 	return nil
 }
 
-// askPeer sends one request to a peer's control plane on a connection of its own.
+// askPeer sends one request to a peer's control plane on a new connection.
 func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) (*reply, error) {
 	limited, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
@@ -40,7 +40,7 @@ func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange)
 	return r, err
 }
 
-// fetchBundle fetches the bundle from the peer's endpoint (https_spiffe: authenticated by the roots known before).
+// fetchBundle fetches the bundle from the peer's endpoint (https_spiffe: authenticated by the roots known so far).
 func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle, error) {
 	r, err := s.askBundle(ctx, p)
 	if err != nil {
@@ -53,13 +53,13 @@ func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle
 	return ParseBundle(td, r.body, s.Now())
 }
 
-// checkReachable checks that a peer answers when its roots are not refreshed.
+// checkReachable checks whether a peer answers whose roots are not refreshed.
 func (s *Service) checkReachable(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	_, err := s.askBundle(ctx, p)
 	return err
 }
 
-// askBundle fetches a peer's bundle, and learns whether the peer lets this mesh's calls through.
+// askBundle fetches a peer's bundle and learns whether the peer admits this mesh's calls.
 func (s *Service) askBundle(ctx context.Context, p *v1alpha1.MeshPeer) (*reply, error) {
 	r, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
 	if err == nil {
@@ -69,7 +69,7 @@ func (s *Service) askBundle(ctx context.Context, p *v1alpha1.MeshPeer) (*reply, 
 	return r, err
 }
 
-// takeBundle stores a fetched bundle if it may follow the one before.
+// takeBundle stores a fetched bundle if it may follow the previous one.
 func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -102,8 +102,8 @@ var errNotLeading = errors.New("another control plane of this mesh keeps up with
 
 var errEquivocates = errors.New("its sequence is the same as before, its roots are not")
 
-// follows checks the order: a sequence number never goes back and stands for one set of roots. A number taken while our
-// clock was ahead does not count.
+// follows checks the order: a sequence number never goes back and always denotes the same set of roots. A number
+// accepted while our clock was ahead does not count.
 func follows(p peer, b Bundle, now time.Time) error {
 	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 || inFuture(p.state.BundleSequence, now) {
 		return nil
@@ -122,7 +122,7 @@ func follows(p peer, b Bundle, now time.Time) error {
 	return nil
 }
 
-// adoptAll adopts the roots that MeshPeers state, unless something was learned from that first trust already.
+// adoptAll adopts the roots in MeshPeers, unless newer ones were already learned from them.
 func (s *Service) adoptAll(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -155,7 +155,7 @@ func (s *Service) adopt(ctx context.Context, all map[string]peer, name string, p
 	return s.adoptRoots(ctx, all, name, p, roots)
 }
 
-// adoptRoots stores first roots, and drops what was learned from other ones. The caller holds making.
+// adoptRoots stores first roots and drops what was learned from others. The caller holds making.
 func (s *Service) adoptRoots(
 	ctx context.Context, all map[string]peer, name string, p peer, roots []*x509.Certificate,
 ) error {
@@ -172,8 +172,8 @@ func (s *Service) adoptRoots(
 	return nil
 }
 
-// redateFutureRoots dates roots that were confirmed in the future back to now: the clock was set back, and they would
-// otherwise stay valid longer than their age allows.
+// redateFutureRoots sets confirmation times in the future to now. The clock was set back, and the roots would otherwise
+// stay valid for longer than their maximum age.
 func (s *Service) redateFutureRoots(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -183,7 +183,7 @@ func (s *Service) redateFutureRoots(ctx context.Context) {
 	}
 	now := s.Now()
 	for name, kept := range s.Snapshot().Peers {
-		if kept.Roots == nil || kept.Revoked || kept.BundleTime.Sub(now) < time.Second { // less is rounding
+		if kept.Roots == nil || kept.Revoked || kept.BundleTime.Sub(now) < time.Second { // else rounding
 			continue
 		}
 		if err := store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, kept.BundleSequence,

@@ -16,18 +16,18 @@ import (
 // lookAgain is how often Run reads the snapshot without a call of Wake.
 const lookAgain = 5 * time.Second
 
-// confirmEvery is how often an unchanged set of roots is written as confirmed.
+// confirmEvery is how often the confirmation of unchanged roots is written.
 const confirmEvery = 5 * time.Minute
 
 // follower is the goroutine that serves one peer.
 type follower struct {
 	stop             context.CancelFunc
-	wake             chan struct{} // holds at most one: something may have changed for this peer
-	readinessChanged chan struct{} // likewise, for what it is told of readiness
+	wake             chan struct{} // capacity 1: something may have changed for this peer
+	readinessChanged chan struct{} // likewise for its readiness reports
 }
 
-// Run serves every peer until ctx is done, while this control plane is the one that does so: it adopts roots from
-// files, refreshes bundles, and pushes catalogues and readiness.
+// Run serves every peer until ctx is done, while this control plane leads. It adopts roots from files, refreshes
+// bundles, and pushes catalogues and readiness.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	followers := map[string]follower{}
@@ -55,8 +55,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// follow starts and stops followers as the peers come and go, and wakes the others. Where another control plane keeps
-// up with the peers there are none.
+// follow starts and stops followers as peers come and go, and wakes the others. While another control plane leads,
+// there are none.
 func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
 	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
 	_, leads := s.Leading()
@@ -84,7 +84,7 @@ func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[s
 	}
 }
 
-// signal wakes the receiver without ever waiting.
+// signal wakes the receiver and never blocks.
 func signal(bell chan<- struct{}) {
 	select {
 	case bell <- struct{}{}:
@@ -92,18 +92,18 @@ func signal(bell chan<- struct{}) {
 	}
 }
 
-// shouldFollow reports whether a peer may talk, or its first root has yet to be fetched.
+// shouldFollow reports whether a peer may talk or its first root is still to be fetched.
 func (s *Service) shouldFollow(name string, v peerrules.Verdict) bool {
 	return v.Control || v.Reason == peerrules.NoRoots && fetchable(s.meshPeer(name))
 }
 
-// nextChange fires when the passing of time alone changes what the snapshot means: a peer's verdict, or an invitation's
-// end.
+// nextChange returns a channel that fires when time alone changes the meaning of the snapshot: a peer's verdict, or an
+// invitation's expiry.
 func (s *Service) nextChange() <-chan time.Time {
 	snap := s.Snapshot()
 	var next time.Time
 	sooner := func(t time.Time) {
-		// What had ended when the snapshot was made is in it already.
+		// The snapshot already reflects what had ended before it was made.
 		if !t.IsZero() && t.After(snap.Time) && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
@@ -133,7 +133,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 			return
 		case <-f.wake:
 			if now := s.ageLimit(name); now != limit {
-				limit = now // by which what was kept of the last confirmation may be too old
+				limit = now // the stored confirmation may be too old by this limit
 				refresh.Reset(0)
 			} else if wait, hurry := s.refreshWait(name); hurry {
 				refresh.Reset(wait)
@@ -143,7 +143,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 			if err != nil {
 				failures++
 				wait = backoff(failures, s.MinRefresh, s.MaxRefresh)
-				push = catalogueDelivery{} // at reconnect the catalogue is pushed anew
+				push = catalogueDelivery{} // push the catalogue again after a reconnect
 			} else {
 				failures = 0
 			}
@@ -162,7 +162,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	}
 }
 
-// ageLimit returns how old a peer's roots may become; 0 if the file sets no limit.
+// ageLimit returns the maximum age of a peer's roots, or 0 if there is none.
 func (s *Service) ageLimit(name string) time.Duration {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -172,7 +172,7 @@ func (s *Service) ageLimit(name string) time.Duration {
 	return limit
 }
 
-// refreshOne fetches a peer's bundle once and says when to do so again.
+// refreshOne fetches a peer's bundle once and returns the time until the next fetch.
 func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, error) {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -198,8 +198,8 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 	return wait, s.takeBundle(ctx, name, b)
 }
 
-// confirmed reports that a bundle is unchanged and was confirmed so recently that its time need not be written again.
-// Every peer is asked often, to know whether it answers, and each write makes the whole mesh look.
+// confirmed reports whether a bundle is unchanged and its last confirmation so recent that the new one need not be
+// written. Peers are asked often, to see whether they answer, and each write would make the whole mesh recompute.
 func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	kept := s.Snapshot().Peers[p.Name]
 	held, err := peerrules.ParseRoots(peerrules.Roots(p, kept))
@@ -214,7 +214,7 @@ func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	return age >= 0 && age < often
 }
 
-// backoff returns the pause after so many failures in a row: it doubles from least to most.
+// backoff returns the pause after a number of failures in a row. It doubles from least to most.
 func backoff(failures int, least, most time.Duration) time.Duration {
 	d := least
 	for i := 1; i < failures && d < most; i++ {
@@ -223,7 +223,7 @@ func backoff(failures int, least, most time.Duration) time.Duration {
 	return min(d, most)
 }
 
-// jitter shortens a pause by up to a fifth, so that peers do not march in step.
+// jitter shortens a pause by up to a fifth, so that peers do not act in lockstep.
 func jitter(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/5+1))
 }

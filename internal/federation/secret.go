@@ -12,7 +12,7 @@ import (
 
 const secretBytes = 32
 
-// Secret is the one-use secret of an invitation. It always prints as "[redacted]".
+// Secret is the one-time secret of an invitation. It always prints as "[redacted]".
 type Secret struct{ value [secretBytes]byte }
 
 func newSecret() Secret {
@@ -21,22 +21,22 @@ func newSecret() Secret {
 	return s
 }
 
-// ParseSecret reads what Reveal wrote.
+// ParseSecret parses the result of Reveal.
 func ParseSecret(text string) (Secret, error) {
 	var s Secret
 	if len(text) != base64.RawURLEncoding.EncodedLen(secretBytes) {
 		return Secret{}, errors.New("the secret has the wrong length")
 	}
 	if _, err := base64.RawURLEncoding.Strict().Decode(s.value[:], []byte(text)); err != nil {
-		return Secret{}, errors.New("the secret is not base64url") // the cause would quote from it
+		return Secret{}, errors.New("the secret is not base64url") // the underlying error would quote the secret
 	}
 	return s, nil
 }
 
-// Reveal returns the secret itself.
+// Reveal returns the secret as text.
 func (s Secret) Reveal() string { return base64.RawURLEncoding.EncodeToString(s.value[:]) }
 
-// Hash returns what the inviter keeps: 32 random bytes need no salt and no slow hash.
+// Hash returns what the inviter stores. 32 random bytes need neither salt nor a slow hash.
 func (s Secret) Hash() [sha256.Size]byte { return sha256.Sum256(s.value[:]) }
 
 // matches compares in constant time.

@@ -28,7 +28,7 @@ const (
 	PathPeering   = "/v1/peering"
 )
 
-// peerHandler serves control planes of peers and of invited meshes.
+// peerHandler serves the control planes of peers and invited meshes.
 func (s *Service) peerHandler() http.Handler {
 	peers := door.HTTP{
 		Door: s.Door, Identify: s.identifyPeer, Refuse: s.answerRefusal,
@@ -43,11 +43,11 @@ func (s *Service) peerHandler() http.Handler {
 	return s.guarded(mux)
 }
 
-// probeHandler serves peers' gateways. Our own gateway says which peer it is, and is believed about probes only.
+// probeHandler serves peers' gateways. Our own gateway names the peer, which is trusted only for probes.
 func (s *Service) probeHandler() http.Handler {
 	probes := s.probes()
 	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.fromGateway(r.Context(), r.RemoteAddr, *r.TLS); err != nil { // it may not be one any more
+		if err := s.fromGateway(r.Context(), r.RemoteAddr, *r.TLS); err != nil { // it may have been removed meanwhile
 			answer(w, http.StatusForbidden, refusal{Code: "NotAGateway", Message: err.Error()})
 			return
 		}
@@ -62,7 +62,7 @@ func (s *Service) probes() http.Handler {
 	return mux
 }
 
-// guarded bounds the number of concurrent requests.
+// guarded limits the number of concurrent requests.
 func (s *Service) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -79,8 +79,8 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 	})
 }
 
-// identifyPeer returns the peer whose control plane calls. Anybody else, and a peer with which nothing may pass, learns
-// no more than that.
+// identifyPeer returns the peer whose control plane is calling. Other callers, and peers that may not talk, learn
+// nothing more.
 func (s *Service) identifyPeer(r *http.Request) (door.Caller, error) {
 	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
 	name, err := s.peerOf(r.TLS)
@@ -91,7 +91,7 @@ func (s *Service) identifyPeer(r *http.Request) (door.Caller, error) {
 	return caller, nil
 }
 
-// identifyProbe returns the peer whose gateway calls, as our own gateway says.
+// identifyProbe returns the peer whose gateway is calling, as our own gateway names it.
 func (s *Service) identifyProbe(r *http.Request) (door.Caller, error) {
 	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
 	names := r.Header.Values(HeaderPeer)
@@ -127,7 +127,7 @@ func (s *Service) answerRefusal(w http.ResponseWriter, r *http.Request, err erro
 
 type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
 
-// recorded records what a handler refuses, and answers it.
+// recorded answers with a handler's error and records it.
 func (s *Service) recorded(h peerHandler) func(http.ResponseWriter, *http.Request, door.Caller) error {
 	return func(w http.ResponseWriter, r *http.Request, c door.Caller) error {
 		err := h(w, r, c.Name)
@@ -198,7 +198,7 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	}
 	err = s.Store.SetPeerCatalogue(r.Context(), name, *c, held)
 	switch {
-	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
+	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is storing one
 		return status{
 			http.StatusServiceUnavailable,
 			refusal{Code: "Busy", Message: "another catalogue came at the same time: try again"},
@@ -212,7 +212,7 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	return nil
 }
 
-// notNewer is the answer to a peer whose clock is behind; the peer continues from the number in it.
+// notNewer tells a peer that its clock is behind; the peer continues from the number in the answer.
 const notNewer = "NotNewer"
 
 func staleCatalogue(held uint64) error {
@@ -221,12 +221,12 @@ func staleCatalogue(held uint64) error {
 	}}
 }
 
-// suspended reports that only roots are accepted from a peer's control plane.
+// suspended reports whether only roots are accepted from a peer's control plane.
 func (s *Service) suspended(name string) bool {
 	return peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name].Reason == peerrules.Suspended
 }
 
-// snapshotNow returns the newest snapshot with the present time.
+// snapshotNow returns the newest snapshot with the current time.
 func (s *Service) snapshotNow() *snapshot.Snapshot {
 	snap := *s.Snapshot()
 	snap.Time = s.Now()
@@ -239,7 +239,8 @@ type status struct {
 	refusal
 }
 
-// refuse answers with an error: a refusal as it is, anything else as an internal error that is logged and not shown.
+// refuse answers with an error. A refusal is sent as it is; any other error is logged and answered as an internal
+// error.
 func (s *Service) refuse(w http.ResponseWriter, err error, key, value string) {
 	var st status
 	if errors.As(err, &st) {
@@ -256,10 +257,10 @@ func answer(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the other side is gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(body) // if the client is gone, there is nobody to tell
 }
 
-// readBody reads a body, which the door has bounded.
+// readBody reads a body, whose size the door has limited.
 func readBody(r *http.Request) ([]byte, error) {
 	raw, err := io.ReadAll(r.Body)
 	var large *http.MaxBytesError

@@ -21,7 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Store is what peering stores besides peers: invitations, acceptances in progress, counters.
+// Store stores invitations, acceptances in progress and counters.
 type Store interface {
 	peerStore
 	AddInvite(ctx context.Context, i state.Invite) error
@@ -33,58 +33,58 @@ type Store interface {
 	Record(ctx context.Context, e state.Event) error
 }
 
-// Config of a Service. Every field without a default is required.
+// Config of a Service. Fields without a default are required.
 type Config struct {
 	TrustDomain spiffe.TrustDomain
-	// Name that this mesh proposes for itself in invitations, a DNS label.
+	// Name that this mesh proposes for itself in invitations; a DNS label.
 	Name string
-	// Snapshot returns the newest snapshot. The first certificate of its Roots is the signing one.
+	// Snapshot returns the newest snapshot. The first certificate of its Roots is the signing root.
 	Snapshot func() *snapshot.Snapshot
 	Store    Store
-	// Gateways are this mesh's own, in an order that does not change by itself.
+	// Gateways returns this mesh's gateways in a stable order.
 	Gateways func() []Gateway
-	// FromGateway returns an error if a connection to the peering port does not belong to a gateway that this mesh
-	// trusts now, in addition to the check of its name and certificate. Default: no check.
+	// FromGateway returns an error if a connection to the peering port is not from a gateway that this mesh trusts now.
+	// It supplements the check of its name and certificate. Default: no check.
 	FromGateway func(context.Context, door.Caller) error
-	// Door lets requests in, by Methods.
+	// Door admits requests by Methods.
 	Door *door.Door
-	// Identity is the certificate of this control plane with its root at the end, by which peers' control planes know
-	// it.
+	// Identity returns the certificate of this control plane, including the root, by which peers' control planes
+	// identify it.
 	Identity func() (*tls.Certificate, error)
-	// Block refuses everything with a peer at once, whatever the store says. Unblock ends that. Default: nothing.
+	// Block refuses everything from a peer at once, independent of the store. Unblock undoes it. Default: nothing.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
-	// Changed is called when time alone changes what a snapshot means (an invitation ends, a peer grows stale). Changes
-	// of the store are watched elsewhere. It must not block. Default: nothing.
+	// Changed is called when time alone changes the meaning of a snapshot (an invitation expires, a peer becomes
+	// stale). Changes of the store are watched elsewhere. It must not block. Default: nothing.
 	Changed func()
-	// InForce reports whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
-	// are in the newest snapshot. Default: yes.
+	// InForce reports whether all connected proxies of this mesh have the roots of a peer's trust domain from the
+	// newest snapshot. Default: yes.
 	InForce func(trustDomain string) bool
-	// Export reports whether a name is exported to a peer, and whether the service behind it has an endpoint that is
-	// ready. Default: nothing is exported.
+	// Export reports whether a name is exported to a peer and whether its service has a ready endpoint. Default:
+	// nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
-	// InEffect filters the services written as offered to a peer down to those that it could call. Default: all.
+	// InEffect reduces the services written as offered to a peer to those that it could call. Default: all.
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
-	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
+	// Unready returns the services offered to a peer that have no ready endpoint, sorted. Default: none.
 	Unready func(peer string) []snapshot.OfferedName
-	// Leading reports whether this control plane is the one that asks peers for their bundles and sends them the
-	// catalogue and readiness, and returns the store to write the results to. All control planes answer peers. Call
-	// Wake when it changes. Default: yes.
+	// Leading reports whether this control plane is the one that fetches peers' bundles and sends them the catalogue
+	// and readiness, and returns the store for the results. All control planes answer peers. Call Wake when it changes.
+	// Default: yes.
 	Leading func() (Store, bool)
-	// LeadersHealth is the state of the exchange with a peer as the leading control plane reports it. Default: not
-	// known.
+	// LeadersHealth returns the state of the exchange with a peer as reported by the leading control plane. Default:
+	// unknown.
 	LeadersHealth func(peer string) (Health, bool)
 	Log           *slog.Logger
-	// Now is the clock. Default time.Now.
+	// Now returns the time. Default time.Now.
 	Now func() time.Time
-	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
+	// RefreshHint is the interval at which peers should fetch our bundle. Default 5 min.
 	RefreshHint time.Duration
-	// MinRefresh and MaxRefresh bound the hints of peers. A peer that does not answer is tried again within MaxRefresh.
-	// Default 5 s and 15 s.
+	// MinRefresh and MaxRefresh limit the peers' refresh hints. A peer that does not answer is retried within
+	// MaxRefresh. Default 5 s and 15 s.
 	MinRefresh, MaxRefresh time.Duration
-	// AcceptTimeout bounds one acceptance. Default 20 s.
+	// AcceptTimeout limits one acceptance. Default 20 s.
 	AcceptTimeout time.Duration
-	// ReadTimeout is how long a request to the peering server may take to arrive. Default 10 s.
+	// ReadTimeout limits the time for a request to the peering server to arrive. Default 10 s.
 	ReadTimeout time.Duration
 }
 
@@ -150,18 +150,18 @@ func (c Config) withDefaults() (Config, error) {
 // Service is one control plane's part in peering.
 type Service struct {
 	Config
-	wake   chan struct{} // holds at most one: look at the snapshot again
+	wake   chan struct{} // capacity 1: look at the snapshot again
 	memory *gatewayMemory
 
-	// held while a peer is made or removed: what was checked must still hold when it is written
+	// making is held while a peer is made or removed: what was checked must still hold when it is written.
 	making    sync.Mutex
-	unwritten map[string]closure // guarded by making: closed peers that the store does not know of yet
+	unwritten map[string]closure // guarded by making: closed peers that the store does not know yet
 
-	// held while a readiness report is handled: the stored one must still be the newest when the next is stored
+	// hearing is held while a readiness report is handled, so that reports are stored in order.
 	hearing sync.Mutex
 
-	mu      sync.Mutex            // guards the rest
-	invites map[string]*redeeming // by id: what happened to invitations since this process began
+	mu      sync.Mutex            // guards the fields below
+	invites map[string]*redeeming // by id: invitations redeemed since this process started
 	health  map[string]*Health    // by peer
 	since   map[conditionKey]conditionSince
 	own     ownBundle
@@ -190,14 +190,14 @@ func (s *Service) Wake() {
 	}
 }
 
-// ownBundle is the bundle last served and the number that it got.
+// ownBundle is the bundle last served and its number.
 type ownBundle struct {
 	pem      string
 	sequence uint64
 }
 
-// bundle returns this mesh's own bundle. A number stands for one set of roots forever, whichever control plane sends
-// it.
+// bundle returns this mesh's own bundle. A sequence number denotes the same set of roots forever, whichever control
+// plane sends it.
 func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -219,7 +219,7 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
 }
 
-// describeSelf returns this mesh's introduction of itself, signing root first, its bundle without a number.
+// describeSelf returns this mesh's introduction: the signing root first, the bundle without a number.
 func (s *Service) describeSelf() (introduction, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *Service) describeSelf() (introduction, error) {
 	}, nil
 }
 
-// Fingerprint returns the fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
+// Fingerprint returns the fingerprint by which peers know this mesh (peerrules.MeshFingerprint).
 func (s *Service) Fingerprint() (string, error) {
 	own, err := s.describeSelf()
 	if err != nil {
@@ -270,7 +270,7 @@ var errNoAddress = errors.New("this mesh's gateways do not know where to send wh
 	"control plane's address, as gateways reach it, into its settings (names: {ips: [ADDRESS]}), start it again, then " +
 	"try again")
 
-// reachable refuses a peering while this mesh's gateways have no way to the control plane.
+// reachable refuses a peering while this mesh's gateways cannot reach the control plane.
 func (s *Service) reachable() error {
 	if _, _, err := s.gateways(); err != nil {
 		return err
@@ -284,7 +284,7 @@ func (s *Service) reachable() error {
 	return errNoAddress
 }
 
-// gateways returns the addresses and identities of this mesh's own gateways, as peers see them.
+// gateways returns the addresses and identities of this mesh's gateways as peers see them.
 func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	var addrs []netip.AddrPort
 	for _, g := range registeredGateways(s.Snapshot()) {
@@ -303,7 +303,7 @@ func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	return addrs[:min(len(addrs), maxGateways)], ids[:min(len(ids), maxGateways)], nil
 }
 
-// gatewayIDs returns the gateway ids of this mesh's registered gateways, sorted.
+// gatewayIDs returns the SPIFFE IDs of this mesh's registered gateways, sorted.
 func (s *Service) gatewayIDs() []string {
 	var ids []string
 	for _, g := range registeredGateways(s.Snapshot()) {
@@ -328,8 +328,8 @@ func registeredGateways(snap *snapshot.Snapshot) []snapshot.Node {
 	return all
 }
 
-// fromGateway refuses connections that are not from a gateway of this mesh: the client's certificate, verified by the
-// TLS configuration, must be that of a registered one.
+// fromGateway refuses connections that are not from a gateway of this mesh: the client certificate, which TLS has
+// verified, must be that of a registered gateway.
 func (s *Service) fromGateway(ctx context.Context, from string, c tls.ConnectionState) error {
 	if len(c.VerifiedChains) == 0 {
 		return errors.New("no verified client certificate")

@@ -11,11 +11,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// expiringWithin is how long before its end a peering or a root counts as expiring, or a third of the root's life if
-// that is shorter.
+// expiringWithin is how long before its end a peering or root counts as expiring, unless a third of the root's lifetime
+// is less.
 const expiringWithin = 14 * 24 * time.Hour
 
-// Condition types of a peer, in the order in which they are shown.
+// Condition types of a peer in display order.
 const (
 	TrustEstablished = "TrustEstablished"
 	BundleFresh      = "BundleFresh"
@@ -32,8 +32,8 @@ const (
 	unknown = "Unknown"
 )
 
-// Conditions returns a peer's conditions: v is its verdict (peerrules.All), h the state of the exchange. Since is set
-// where the facts show it.
+// Conditions returns a peer's conditions, given its verdict v (peerrules.All) and the state h of the exchange. Since is
+// set if it can be derived.
 func Conditions(
 	now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
 ) []adminapi.Condition {
@@ -48,7 +48,7 @@ func Conditions(
 	}
 }
 
-// ConditionsOf returns the Conditions of one peer now, with the time since when each has its status.
+// ConditionsOf returns the current conditions of one peer, with the time of their last change.
 func (s *Service) ConditionsOf(p *v1alpha1.MeshPeer) []adminapi.Condition {
 	snap := s.snapshotNow()
 	verdict := peerrules.All(snap, s.TrustDomain.Name())[p.Name]
@@ -198,7 +198,7 @@ func expiring(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState) adm
 	return c
 }
 
-// RootEnd returns when the longest-lived root ends, zero if none can be read, and whether that is soon.
+// RootEnd returns when the longest-lived root expires (zero if none can be parsed) and whether that is soon.
 func RootEnd(now time.Time, roots []byte) (end time.Time, soon bool) {
 	certs, err := peerrules.ParseRoots(roots)
 	if err != nil {

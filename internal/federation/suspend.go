@@ -9,13 +9,13 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// A suspension or revocation takes effect before it is written to the state, and stays in effect when the state cannot
-// take it: the write is repeated until it succeeds.
+// A suspension or revocation takes effect before it is written to the state. It stays in effect if the write fails, and
+// the write is retried until it succeeds.
 
-// closure is how a peer is closed: suspended or revoked.
+// closure says how a peer is closed: suspended or revoked.
 type closure struct{ revoked bool }
 
-// Suspend refuses everything with a peer until Resume, except that the control planes go on exchanging roots.
+// Suspend blocks everything with a peer until Resume, except the exchange of roots.
 func (s *Service) Suspend(ctx context.Context, name string) error {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -43,7 +43,7 @@ func (s *Service) Resume(ctx context.Context, name string) error {
 	return nil
 }
 
-// Revoke ends the trust in a peer for good. The peer is not told.
+// Revoke ends the trust in a peer for good. The peer is not notified.
 func (s *Service) Revoke(ctx context.Context, name string) error {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -54,7 +54,7 @@ func (s *Service) Revoke(ctx context.Context, name string) error {
 	return s.closePeer(ctx, name, closure{revoked: true})
 }
 
-// forgetAnswers drops the remembered answers by which a peer could learn again that this mesh accepted it.
+// forgetAnswers drops the stored answers from which a peer could learn again that this mesh accepted it.
 func (s *Service) forgetAnswers(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *Service) closePeer(ctx context.Context, name string, how closure) error
 	return nil
 }
 
-// write writes to the state, in one transaction, how a peer is closed. The caller holds making.
+// write records in one transaction how a peer is closed. The caller holds making.
 func (s *Service) write(ctx context.Context, name string, how closure) (err error) {
 	if how.revoked {
 		err = s.Store.RevokePeer(ctx, name, s.Now())
@@ -120,7 +120,7 @@ func (s *Service) write(ctx context.Context, name string, how closure) (err erro
 	return nil
 }
 
-// writeUnwritten repeats the writes that failed.
+// writeUnwritten retries failed writes.
 func (s *Service) writeUnwritten(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()

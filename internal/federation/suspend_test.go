@@ -99,7 +99,7 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 		t.Fatal(err)
 	}
 	p.Service, err = New(Config{
-		Door:        door.New(door.Doorway{}),
+		Door:        door.New(door.Config{}),
 		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
 		Block: p.store.Shut, Unblock: p.store.Reopen,
 		Gateways: func() []Gateway { return nil },

@@ -12,15 +12,15 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Terms are how long a peering lasts. Zero fields leave things as they are.
+// Terms say how long a peering lasts. Zero fields change nothing.
 type Terms struct {
 	MaxBundleAge time.Duration
 	ExpiresAt    time.Time
 	Never        bool // it does not expire
 }
 
-// SetTerms changes how long a peering made by token lasts, and returns its end; zero means never. It holds until the
-// peering ends. A peer from a file is changed in the file.
+// SetTerms changes how long a peering made by token lasts and returns its end; zero means never. It holds until the
+// peering ends. A peer from a file must be changed in the file.
 func (s *Service) SetTerms(
 	ctx context.Context, name string, t Terms,
 ) (maxBundleAge time.Duration, expires time.Time, err error) {

@@ -16,10 +16,10 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// TokenPrefix begins every invitation token; the number is its format.
+// TokenPrefix starts every invitation token. The number is the format's version.
 const TokenPrefix = "isthmus-peer-v1."
 
-// MaxInviteTTL is how long an invitation may stay open.
+// MaxInviteTTL limits how long an invitation stays open.
 const MaxInviteTTL = 15 * time.Minute
 
 const (
@@ -27,17 +27,17 @@ const (
 	maxGateways   = 16
 )
 
-// Token is an invitation as it travels from one administrator to the other.
+// Token is an invitation as passed from one administrator to another.
 type Token struct {
 	TrustDomain spiffe.TrustDomain
-	Name        string           // that the inviter proposes for itself
-	KnownAs     string           // that the inviter will give the acceptor
+	Name        string           // proposed by the inviter for itself
+	KnownAs     string           // the name that the inviter gives the acceptor
 	Addresses   []netip.AddrPort // of the inviter's gateways
 	GatewayIDs  []string         // one of these must answer there
 	InviteID    string
 	Secret      Secret
 	Root        string // SHA-256 of the inviter's root, hex
-	Fingerprint string // of the inviter's mesh (peerrules.MeshFingerprint): what it says of itself must be this
+	Fingerprint string // of the inviter's mesh (peerrules.MeshFingerprint); its introduction must match
 	Expires     time.Time
 }
 
@@ -54,10 +54,10 @@ type tokenJSON struct {
 	Expires     int64            `json:"exp"`
 }
 
-// String does not print the token, which holds a secret.
+// String does not reveal the token, which contains a secret.
 func (t Token) String() string { return TokenPrefix + redacted }
 
-// Encode returns the token itself. Print it once, log it never.
+// Encode returns the token text. Show it once and never log it.
 func (t Token) Encode() string {
 	raw, err := json.Marshal(tokenJSON{
 		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses,
@@ -65,12 +65,12 @@ func (t Token) Encode() string {
 		Fingerprint: t.Fingerprint, Expires: t.Expires.Unix(),
 	})
 	if err != nil {
-		return "" // cannot happen: strings and addresses only
+		return "" // cannot fail: strings and addresses only
 	}
 	return TokenPrefix + base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// ParseToken parses a token and checks its form, not its age. Its errors never quote it.
+// ParseToken parses a token and checks its form but not its age. Its errors never quote it.
 func ParseToken(text string) (Token, error) {
 	text = strings.TrimSpace(text)
 	body, ok := strings.CutPrefix(text, TokenPrefix)
@@ -164,7 +164,7 @@ func checkAddresses(addrs []netip.AddrPort) error {
 	return nil
 }
 
-// strictJSON reads exactly one JSON value, refusing unknown fields.
+// strictJSON decodes exactly one JSON value and refuses unknown fields.
 func strictJSON(raw []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

@@ -14,13 +14,13 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// MaxPeeringBytes bounds a request for peering and its answer.
+// MaxPeeringBytes limits a peering request and its answer.
 const MaxPeeringBytes = MaxBundleBytes + 64<<10
 
-// self is how a mesh introduces itself to another, in the request for peering and in its answer.
+// self is how a mesh introduces itself to another, in a peering request and in the answer.
 type self struct {
 	TrustDomain string           `json:"trustDomain"`
-	KnownAs     string           `json:"knownAs"` // name that the sender gives the receiver
+	KnownAs     string           `json:"knownAs"` // the name that the sender gives the receiver
 	Bundle      json.RawMessage  `json:"bundle"`
 	Addresses   []netip.AddrPort `json:"gatewayAddresses"`
 	GatewayIDs  []string         `json:"gatewayIDs"`
@@ -29,8 +29,8 @@ type self struct {
 // peeringRequest accepts an invitation.
 type peeringRequest struct {
 	Secret  string `json:"secret"`
-	Nonce   string `json:"nonce"`   // of this acceptance, so that it can be repeated when its answer was lost
-	Expects string `json:"expects"` // fingerprint that the token gives the inviter's mesh
+	Nonce   string `json:"nonce"`   // identifies this acceptance, so that it can be repeated if the answer was lost
+	Expects string `json:"expects"` // fingerprint of the inviter's mesh in the token
 	self
 }
 
@@ -85,7 +85,7 @@ func checkGatewayIDs(ids []string, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// digest identifies a request for its repetition. It omits the secret, which is compared separately.
+// digest identifies a request when it is repeated. It omits the secret, which is compared separately.
 func (r peeringRequest) digest() string {
 	r.Secret = ""
 	raw, err := json.Marshal(r)
@@ -96,7 +96,7 @@ func (r peeringRequest) digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fingerprint returns the fingerprint of the mesh that is introduced.
+// fingerprint returns the fingerprint of the introduced mesh.
 func (i introduction) fingerprint() string {
 	return peerrules.MeshFingerprint(i.TrustDomain.Name(), i.Bundle.Roots, i.GatewayIDs, texts(i.Addresses))
 }
@@ -109,11 +109,11 @@ func texts(addrs []netip.AddrPort) []string {
 	return out
 }
 
-// refusal is an unsuccessful answer of the peering server.
+// refusal is the error answer of the peering server.
 type refusal struct {
 	Code     string `json:"code"`
 	Message  string `json:"message"`
-	Sequence uint64 `json:"sequence,omitempty"` // of the catalogue kept, where the one sent was not newer
+	Sequence uint64 `json:"sequence,omitempty"` // of the stored catalogue, if the one sent was not newer
 }
 
 func (r refusal) Error() string { return r.Message }

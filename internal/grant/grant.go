@@ -1,6 +1,6 @@
-// Package grant says what an administrator lets a node host, and holds what the node reports against it. What a
-// workload is, its name, identity, labels and addresses, is the administrator's word; where it runs and whether it is
-// ready is the node's.
+// Package grant defines what an administrator lets a node host, and checks a node's reports against it. The
+// administrator decides a workload's name, identity, labels and addresses. The node only reports where it runs and
+// whether it is ready.
 package grant
 
 import (
@@ -20,30 +20,30 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Grant is what a join token grants, and then the node that joined with it. The zero Grant grants nothing.
+// Grant is the permission that a join token and then the joined node carry. The zero Grant permits nothing.
 type Grant struct {
-	// Identities that the node may host. "<namespace>/<service account>" stands for workloads that bear the account's
-	// name, or it and a number (web-1, web-v2, web-7d4f9), and have it as their labels app and app.kubernetes.io/name.
-	// "<namespace>/*" hands over a whole namespace, "*" all but the gateways': there the node may be anyone, with any
-	// labels.
+	// Identities that the node may host. "<namespace>/<service account>" covers workloads named like the account,
+	// optionally followed by a number (web-1, web-v2, web-7d4f9), with that name in the labels app and
+	// app.kubernetes.io/name. "<namespace>/*" covers a whole namespace, "*" all namespaces but that of the gateways; in
+	// those the node may choose names and labels freely.
 	Identities []string `json:"identities,omitempty"`
-	// Workloads whose name or labels are not what their service account says.
+	// Workloads whose name or labels differ from their service account.
 	Workloads []Workload `json:"workloads,omitempty"`
 	// Addresses that the node's workloads, or the gateway, may have.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
 
-// Workload is what one granted workload is.
+// Workload is one permitted workload.
 type Workload struct {
 	Namespace string `json:"namespace"`
-	// Name, or how it begins: "web-*" stands for web-1, web-2 and so on.
+	// Name, or a name pattern: "web-*" covers web-1, web-2 and so on.
 	Name           string            `json:"name"`
 	ServiceAccount string            `json:"serviceAccount"`
 	Labels         map[string]string `json:"labels,omitempty"`
 }
 
-// Private returns the addresses that a node's workloads may have if nothing else is granted: those that no network
-// hands out to the public (RFC 1918, RFC 6598, RFC 4193).
+// Private returns the addresses that a node's workloads may have by default: private ranges (RFC 1918, RFC 6598, RFC
+// 4193).
 func Private() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
@@ -52,7 +52,7 @@ func Private() []netip.Prefix {
 	}
 }
 
-// Bounds on one grant.
+// Limits of one grant.
 const (
 	maxIdentities = 256
 	maxGranted    = 256
@@ -62,12 +62,12 @@ const (
 var (
 	dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	account  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	// numbered is what tells the workloads of one account apart. It has a digit, so that web does not stand for
-	// web-admin.
+	// numbered matches the suffix of one of several workloads of an account. It requires a digit, so that web does not
+	// cover web-admin.
 	numbered = regexp.MustCompile(`^-[a-z0-9-]*[0-9][a-z0-9-]*$`)
 )
 
-// Check says what is wrong with a grant for an agent of a role.
+// Check returns an error if a grant is invalid for an agent of the role.
 func (g Grant) Check(role snapshot.Role) error {
 	if len(g.Identities) > maxIdentities {
 		return fmt.Errorf("%d identities: name at most %d, or a whole namespace as <namespace>/*", len(g.Identities),
@@ -105,7 +105,7 @@ func (g Grant) Check(role snapshot.Role) error {
 	return nil
 }
 
-// checkIdentity reads one identity. The gateways' namespace is for gateways alone, and gateways have no other.
+// checkIdentity checks one identity. Only gateways may have identities in the gateways' namespace, and no others.
 func checkIdentity(role snapshot.Role, identity string) error {
 	namespace, name, ok := strings.Cut(identity, "/")
 	if identity != "*" && !(ok && dnsLabel.MatchString(namespace) && (name == "*" || account.MatchString(name))) {
@@ -147,7 +147,7 @@ func checkLabel(k, v string) error {
 	return nil
 }
 
-// stem returns the name without what stands for the rest of it.
+// stem returns the name without "-*".
 func (w Workload) stem() string { return strings.TrimSuffix(w.Name, "-*") }
 
 func (w Workload) several() bool { return w.stem() != w.Name }
@@ -156,8 +156,8 @@ func (w Workload) named(name string) bool {
 	return name == w.Name || w.several() && strings.HasPrefix(name, w.stem()+"-")
 }
 
-// Parse reads "<namespace>/<name>[,sa=<service account>][,<label>=<value>…]". Without more, the service account and the
-// label app are the name.
+// Parse parses "<namespace>/<name>[,sa=<service account>][,<label>=<value>…]". The service account and the label app
+// default to the name.
 func Parse(text string) (Workload, error) {
 	head, rest, more := strings.Cut(text, ",")
 	namespace, name, ok := strings.Cut(head, "/")
@@ -187,7 +187,7 @@ func Parse(text string) (Workload, error) {
 	return w, nil
 }
 
-// Covers answers whether the node may have certificates of a service account.
+// Covers reports whether the node may have certificates for a service account.
 func (g Grant) Covers(namespace, serviceAccount string) bool {
 	if namespace == "" || serviceAccount == "" || serviceAccount == "*" {
 		return false
@@ -197,25 +197,25 @@ func (g Grant) Covers(namespace, serviceAccount string) bool {
 			func(w Workload) bool { return w.Namespace == namespace && w.ServiceAccount == serviceAccount })
 }
 
-// handsOver answers whether a whole namespace is granted.
+// handsOver reports whether a whole namespace is granted.
 func (g Grant) handsOver(namespace string) bool {
 	return slices.Contains(g.Identities, namespace+"/*") || namespace != spiffe.SystemNamespace &&
 		slices.Contains(g.Identities, "*")
 }
 
-// Holds answers whether an address is granted.
+// Holds reports whether an address is granted.
 func (g Grant) Holds(a netip.Addr) bool {
 	return slices.ContainsFunc(g.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// terms are what a workload may be by one part of a grant.
+// terms are what one part of a grant permits for a workload.
 type terms struct {
-	part   string            // which: each has a bound of its own
-	most   int               // workloads
-	labels map[string]string // that the workload has; nil where the node says which
+	part   string            // which part; each has its own limit
+	most   int               // maximum number of workloads
+	labels map[string]string // required labels; nil if the node chooses them
 }
 
-// termsFor finds the narrowest part of the grant that covers a workload.
+// termsFor returns the narrowest part of the grant that covers a workload.
 func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 	var found *Workload
 	for i, granted := range g.Workloads {
@@ -241,12 +241,12 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 	return terms{}, false
 }
 
-// narrower reports whether w covers less than another that covers the same name.
+// narrower reports whether w covers fewer names than another one that covers the same name.
 func (w Workload) narrower(than Workload) bool {
 	return !w.several() || than.several() && len(w.Name) > len(than.Name)
 }
 
-// labels are never nil: none is what was granted.
+// labels is never nil: a workload without labels is granted exactly none.
 func (w Workload) labels() map[string]string {
 	if w.Labels == nil {
 		return map[string]string{}

@@ -15,18 +15,18 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Bounds on what one node may report. An agent that is not ours any more must not cost more than itself.
+// Limits on one node's report. A compromised agent must not cost more than itself.
 const (
 	MaxWorkloads = 500
-	maxOfOne     = 32 // workloads of one service account, or of one "<name>-*"
+	maxOfOne     = 32 // workloads of one service account or of one "<name>-*"
 	maxPorts     = 256
 	maxAddresses = 16
 	maxLabels    = 64
 	maxFindings  = 100
 )
 
-// Judge holds a node's report against its grant. Accepted, sorted, are the workloads that may be registered, with what
-// was granted to them; wrong is what the report says beyond that.
+// Judge checks a node's report against its grant. accepted, sorted, are the workloads that may be registered, with the
+// granted labels. wrong are findings about the rest.
 func (g Grant) Judge(
 	node string, reported []snapshot.Workload,
 ) (accepted []snapshot.Workload, wrong []finding.Finding) {
@@ -67,7 +67,7 @@ func (g Grant) Judge(
 	return accepted, wrong
 }
 
-// judge says by which terms a workload may be registered, or why it may not.
+// judge returns the terms under which a workload may be registered, or a finding.
 func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding) {
 	if err := checkWorkload(w); err != nil {
 		return terms{}, new(finding.New("ISM0014", kind.Key{}, "",
@@ -98,15 +98,15 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 	return t, nil
 }
 
-// anotherToken returns how a node gets other grants, to be followed by the flag for what is missing.
+// anotherToken returns the remedy for a missing grant. The missing flag is to be appended.
 func anotherToken(node string) string {
 	return fmt.Sprintf("empty the node's stateDir and start it with another token, which grants this beside "+
 		"all else that it hosts: "+
 		"isthmus token create --node %s", node)
 }
 
-// accountRemedy says how a workload comes by a service account that its node may host. Who left it out did not mean
-// "default".
+// accountRemedy returns the remedy for a service account that the node may not host. A workload that names none did not
+// mean "default".
 func accountRemedy(node string, w snapshot.Workload) string {
 	first := "correct serviceAccount"
 	if w.ServiceAccount == "default" {
@@ -115,7 +115,7 @@ func accountRemedy(node string, w snapshot.Workload) string {
 	return fmt.Sprintf("%s, or %s --identity %s/%s", first, anotherToken(node), w.Namespace, w.ServiceAccount)
 }
 
-// label gives a workload the labels that were granted. Those that its node says beside them are ignored.
+// label returns the granted labels for a workload. Additional labels from the node are ignored.
 func (t terms) label(node string, w snapshot.Workload) (map[string]string, *finding.Finding) {
 	if t.labels == nil {
 		return w.Labels, nil
@@ -138,8 +138,8 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Truncate(said))))
 }
 
-// checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and
-// Envoy's configuration; addresses into other nodes' connections.
+// checkWorkload refuses values that a correct agent would not send. Names go into identities, host names and Envoy's
+// configuration; addresses go into other nodes' connections.
 func checkWorkload(w snapshot.Workload) error {
 	for _, c := range []struct {
 		what, value string
@@ -184,8 +184,8 @@ func checkWorkload(w snapshot.Workload) error {
 	return nil
 }
 
-// Gateway holds what a gateway says of itself against its grant, and against what it said at first after it had joined:
-// where no addresses were granted, those are. It is nil before that.
+// Gateway checks a gateway's report against its grant. If no addresses were granted, it must match first, the first
+// report after its join, which is nil before that.
 func (g Grant) Gateway(info snapshot.GatewayInfo, first *snapshot.GatewayInfo) error {
 	for _, addrs := range [][]netip.Addr{info.Inner(), info.Outer()} {
 		for _, a := range addrs {

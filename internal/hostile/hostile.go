@@ -1,4 +1,3 @@
-// Package hostile holds no code: its tests make objects of every kind that nobody would write on purpose, walking the
-// schema of each, and hold reading to two promises. No object makes anything panic, and whatever is accepted Envoy
-// takes.
+// Package hostile contains only tests. They generate malicious objects of every kind by walking its schema, and check
+// two properties: no object causes a panic, and Envoy accepts whatever Isthmus accepts.
 package hostile

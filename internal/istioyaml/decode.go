@@ -1,6 +1,6 @@
-// Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is
-// strict: what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the
-// object: one that is refused leaves its neighbours alone. It reads no files itself.
+// Package istioyaml decodes YAML into typed configuration objects and records the line of every field. It is strict: it
+// refuses what it does not understand exactly, with file, line, field and remedy. An invalid object does not affect its
+// neighbours. The package reads no files.
 package istioyaml
 
 import (
@@ -24,15 +24,16 @@ const (
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,
-// float64, string, bool and nil, and must not be changed. Findings need only code, field, message and remedy.
+// float64, string, bool and nil; it must not be modified. Only the code, field, message and remedy of a finding need to
+// be set.
 type Validator func(kind string, document map[string]any) []finding.Finding
 
 // File is what one file holds. What could not be read costs itself alone.
 type File struct {
 	Name string
-	// Objects in the order of the file, each key once.
+	// Objects in file order, each key once.
 	Objects []*snapshot.Object
-	// Broken is what is written and could not be read.
+	// Broken are objects that could not be decoded.
 	Broken []*Broken
 	// Findings about the file.
 	Findings []finding.Finding
@@ -41,8 +42,8 @@ type File struct {
 	skipped   map[string]int
 }
 
-// Decode reads the documents of one file. Documents that previous (may be nil) already held, word for word, keep their
-// objects, the very same pointers.
+// Decode decodes the documents of a file. Documents that previous (which may be nil) contained unchanged keep their
+// objects, by pointer.
 func Decode(name string, text []byte, validate Validator, previous *File) *File {
 	f := &File{Name: name, documents: map[[sha256.Size]byte]*document{}, skipped: map[string]int{}}
 	chunks := []chunk{{text: text, line: 1}}
@@ -179,7 +180,7 @@ func (f *File) anyTwice() bool {
 	})
 }
 
-// tellSkipped notes, once a file, what is no matter of Isthmus's.
+// tellSkipped reports, once per file, documents that do not concern Isthmus.
 func (f *File) tellSkipped() {
 	total, words := 0, []string{}
 	for _, what := range slices.Sorted(maps.Keys(f.skipped)) {

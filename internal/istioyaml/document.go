@@ -14,8 +14,8 @@ import (
 	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
-// document is what one YAML document holds. Lines are counted from its own first one, so that it stays true wherever it
-// stands in a file; those of the objects are where it stood last.
+// document is the decoded content of one YAML document. Lines count from 0, so that it stays valid when the document
+// moves within its file.
 type document struct {
 	line     int // in the file; 0 for a document that stands in none yet
 	objects  []*snapshot.Object
@@ -45,8 +45,8 @@ type skipped struct {
 	line int
 }
 
-// decodeDocument reads the text between two markers: as a rule one object, or a List of them. Whatever happens here is
-// a matter of this document and of nothing else.
+// decodeDocument decodes the text between two markers, usually one object or a List. A failure affects only this
+// document.
 func decodeDocument(text []byte, validate Validator) (d *document) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -77,7 +77,7 @@ func faulty(fault any) finding.Finding {
 		"this is a fault of Isthmus: report it with the document, and write the document otherwise meanwhile")
 }
 
-// nothing takes in a document that is no object. Where it speaks of security kinds, some were meant.
+// nothing handles a document that is not an object. If it mentions security kinds, it probably should have been.
 func (d *document) nothing(root *yaml.Node, text []byte) {
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
 		return
@@ -91,7 +91,8 @@ func (d *document) nothing(root *yaml.Node, text []byte) {
 		"begin it with apiVersion, kind and metadata").At("", root.Line-1)))
 }
 
-// noObject skips what is no object. It may be what is left of one that was good, so that nothing goes for want of it.
+// noObject skips what is not an object. It may be the remains of a valid object, so no object is removed because it is
+// missing.
 func (d *document) noObject(line int) {
 	d.skip(head{}, line)
 	d.broken = append(d.broken,
@@ -124,7 +125,7 @@ func (d *document) add(n *yaml.Node, left *strictyaml.Budget, validate Validator
 		return
 	}
 	if h.twice != "" {
-		text, _ := yaml.Marshal(n) // what its lines tell is all that is known
+		text, _ := yaml.Marshal(n) // scan the text line by line for what can be known
 		d.merge(lost(text, finding.New(finding.DuplicateKey, kind.Key{}, h.twice,
 			fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
 			"keep one of the two; a second object begins with a line ---").At("", h.twiceLine-1)))
@@ -153,10 +154,10 @@ func (d *document) add(n *yaml.Node, left *strictyaml.Budget, validate Validator
 		selectorOf(doc)))
 }
 
-// hidden takes in a mapping that holds an object of a security kind where none is looked for. Which one that is cannot
-// be told.
+// hidden handles a mapping that contains an object of a security kind in an unexpected place. Which object it is, is
+// unknown.
 func (d *document) hidden(n *yaml.Node) {
-	text, _ := yaml.Marshal(n) // what its lines tell is all that is known
+	text, _ := yaml.Marshal(n) // scan the text line by line for what can be known
 	l := lost(text, finding.New(finding.Syntax, kind.Key{}, "",
 		"something of a security kind stands in here, where no object is looked for",
 		"write each object as a document of its own, or as one of the items of a List").At("", n.Line-1))
@@ -169,7 +170,7 @@ func (d *document) hidden(n *yaml.Node) {
 	d.merge(l)
 }
 
-// isChart reports whether a mapping is a Chart.yaml of Helm, which has an apiVersion and is no object.
+// isChart reports whether a mapping is a Helm Chart.yaml, which has an apiVersion but is no object.
 func isChart(n *yaml.Node) bool {
 	has := map[string]string{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -180,7 +181,7 @@ func isChart(n *yaml.Node) bool {
 	return (has["apiVersion"] == "v1" || has["apiVersion"] == "v2") && has["name"] != "" && has["version"] != ""
 }
 
-// take keeps as many findings as anybody reads, errors before others.
+// take keeps a limited number of findings, errors first.
 func (d *document) take(findings []finding.Finding) {
 	d.findings = append(d.findings, findings...)
 	if len(d.findings) > MaxFindings {
@@ -218,7 +219,7 @@ func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
 			out = append(out, item)
 		case one != "":
 			out = append(out, withHead(in, h.apiVersion, one))
-		case item.Kind == yaml.AliasNode: // a List that repeats others has no end
+		case item.Kind == yaml.AliasNode: // a List that refers to an outer one would not end
 			out = append(out, item)
 		default:
 			out = append(out, itemsAt(item, depth+1)...)
@@ -227,7 +228,7 @@ func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
 	return out
 }
 
-// withHead returns an item that says its apiVersion and kind.
+// withHead returns an item with apiVersion and kind set.
 func withHead(n *yaml.Node, apiVersion, kind string) *yaml.Node {
 	h := headOf(n)
 	out := *n
@@ -247,7 +248,7 @@ func scalar(value string, line int) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle, Line: line}
 }
 
-// Pick writes those objects of a text that are wanted, as documents which Decode reads as it read them.
+// Pick extracts the wanted objects of a text, as documents that Decode decodes to the same objects.
 func Pick(text []byte, wanted func(snapshot.Key) bool) []byte {
 	var out bytes.Buffer
 	for _, c := range split(text) {
@@ -282,7 +283,7 @@ func pickFrom(out *bytes.Buffer, text []byte, wanted func(snapshot.Key) bool) {
 	}
 }
 
-// ascii escapes what is not ASCII in JSON, so that no character in it can be taken for a hidden one.
+// ascii escapes non-ASCII characters in JSON, so that none is mistaken for a hidden one.
 func ascii(data []byte) []byte {
 	var out bytes.Buffer
 	for _, r := range string(data) {

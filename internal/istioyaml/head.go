@@ -15,16 +15,16 @@ import (
 	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
-// head is what a document says it is. It is read before anything else and leniently, so that an object can be named,
-// and what it may have forbidden be closed, although the rest of it makes no sense.
+// head is what a document claims to be. It is read first and leniently, so that an object can be identified, and what
+// it may have forbidden be closed, even if the rest is invalid.
 type head struct {
-	apiVersion, kind string // empty where not told
+	apiVersion, kind string // empty if unknown
 	name             string
-	namespace        string // as written, empty where not written
-	twice            string // a key of the head that stands there twice, so that the head tells nothing
+	namespace        string // as written; empty if absent
+	twice            string // a key of the head that occurs twice, which makes the head ambiguous
 	twiceLine        int
-	misspelt         string // apiVersion or kind in other letters
-	object           bool   // it has metadata, as every object has
+	misspelt         string // apiVersion or kind in wrong letter case
+	object           bool   // it has metadata, like every object
 }
 
 // headOf reads the head of a mapping.
@@ -72,10 +72,10 @@ func headOf(n *yaml.Node) head {
 	return h
 }
 
-// unreadableNamespace stands for a namespace that is written and cannot be told; no namespace can be called so.
+// unreadableNamespace stands for a namespace that is written but unreadable. It is not a valid namespace name.
 const unreadableNamespace = "?"
 
-// each visits the keys of a mapping that are text.
+// each visits the string keys of a mapping.
 func each(n *yaml.Node, visit func(key string, line int, v *yaml.Node)) {
 	if n = strictyaml.Resolve(n); n == nil || n.Kind != yaml.MappingNode {
 		return
@@ -97,18 +97,18 @@ func plain(n *yaml.Node) string {
 	return ""
 }
 
-// standing is what a document is to Isthmus.
+// standing classifies a document.
 type standing int
 
 const (
-	standsClosing standing = iota // of a security kind that is not read, or perhaps of one
-	standsRefused                 // meant for Isthmus, and not read
-	standsRead                    // of a kind of the table, in an apiVersion that is read
-	standsLater                   // of Istio, not carried out yet
-	standsForeign                 // no matter of Isthmus's
+	standsClosing standing = iota // of a security kind but unreadable, or possibly so
+	standsRefused                 // meant for Isthmus but unreadable
+	standsRead                    // of a known kind, in a supported apiVersion
+	standsLater                   // of an Istio kind that is not implemented yet
+	standsForeign                 // does not concern Isthmus
 )
 
-// The groups of kinds that are treated apart.
+// API groups of the kinds that Isthmus reads, except the core group.
 const (
 	groupOurs     = "isthmus.dev"
 	groupSecurity = "security.istio.io"
@@ -124,7 +124,7 @@ var groups = func() (out []string) {
 	return out
 }()
 
-// formerSecurity are the groups of the kinds that Istio had before security.istio.io.
+// formerSecurity are Istio's API groups that preceded security.istio.io.
 var formerSecurity = []string{"authentication.istio.io", "rbac.istio.io"}
 
 // unreadSecurity are kinds of security that Istio has and the table has not: name and plural.
@@ -148,13 +148,13 @@ var securityKinds, securityWords = func() (names, words []string) {
 // security.
 var anySecurityKind = "(?:" + strings.Join(securityWords, "|") + ")"
 
-// refusal is why a document is not read.
+// refusal is the reason why a document is not read.
 type refusal struct {
 	code                   finding.Code
 	field, message, remedy string
 }
 
-// stands says what a document is to Isthmus by its head alone, and why where it is not read.
+// stands classifies a document by its head alone, with the reason if it is not read.
 func (h head) stands() (k kind.Kind, s standing, why refusal) {
 	k, known := kind.Named(h.kind)
 	if known && h.misspelt == "" && k.Reads(h.apiVersion) {
@@ -212,19 +212,19 @@ func (h head) stands() (k kind.Kind, s standing, why refusal) {
 	return k, s, why
 }
 
-// hides reports whether an object may stand in a document that is not taken for one: its head does not tell what it is,
-// or it is a list that cannot be read.
+// hides reports whether a document that is not taken for an object may contain one: its head is unclear, or it is an
+// unreadable list.
 func (h head) hides(s standing) bool {
 	return (s == standsForeign || s == standsRefused) &&
 		(h.apiVersion == "" || h.kind == "" || strings.HasSuffix(strings.ToLower(h.kind), "list"))
 }
 
-// securityValue is what a value says that names a security kind or group.
+// securityValue matches a value that names a security kind or group.
 var securityValue = regexp.MustCompile(
 	`(?i)^\s*(security\.istio\.io(/.*)?|` + anySecurityKind + `(list)?)\s*$`)
 
-// holdsSecurity reports whether a value anywhere in a mapping names a security kind or group. Keys do not count: a
-// chart's values have them.
+// holdsSecurity reports whether a value anywhere in a mapping names a security kind or group. Keys do not count, since
+// Helm values contain them.
 func holdsSecurity(n *yaml.Node) bool {
 	switch n.Kind {
 	case yaml.ScalarNode:
@@ -238,10 +238,10 @@ func holdsSecurity(n *yaml.Node) bool {
 	case yaml.SequenceNode:
 		return slices.ContainsFunc(n.Content, holdsSecurity)
 	}
-	return false // what an alias stands for is found where it is written
+	return false // the target of an alias is visited where it is defined
 }
 
-// nearGroup returns the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.
+// nearGroup returns the API group that was probably meant, allowing for a typo; "" if it is none that Isthmus reads.
 func nearGroup(group string) string {
 	for _, g := range groups {
 		if len(group) < 64 && finding.Distance(strings.ToLower(group), g) <= 2 {
@@ -251,7 +251,7 @@ func nearGroup(group string) string {
 	return ""
 }
 
-// key names the object as far as can be told. Without a namespace it may be anywhere in the mesh.
+// key identifies the object as far as possible. Without a namespace it may be anywhere in the mesh.
 func (h head) key() snapshot.Key {
 	key := snapshot.Key{Name: h.name}
 	k, known := kind.Named(h.kind)
@@ -271,20 +271,19 @@ func (h head) key() snapshot.Key {
 	return key
 }
 
-// isPlaceholder reports whether a template's text stands here, which has no meaning before the template is filled in.
+// isPlaceholder reports whether s is a template placeholder, which has no meaning before it is filled in.
 func isPlaceholder(s string) bool { return strings.HasPrefix(s, "{{") || strings.HasPrefix(s, "${") }
 
-// Broken is an object, or a document that may hold some, that is written and could not be read.
+// Broken is an object, or a document that may contain objects, that could not be decoded.
 type Broken struct {
-	snapshot.Closed // Key is whole only where WholeKey says so
-	// Security: it is of a kind that may forbid something, or may be.
+	snapshot.Closed // Key is complete only if WholeKey
+	// Security means that its kind is, or may be, one that forbids something.
 	Security bool
 
-	placeless bool // no namespace is told, where one may have stood
+	placeless bool // the namespace is unknown but may have been written
 }
 
-// newBroken names what is broken. A kind that is not of security is not to be believed where a security kind may be
-// meant.
+// newBroken builds a Broken. If a security kind may be meant, the kind in the head is not trusted.
 func newBroken(h head, security bool, line int, reason string, selector map[string]string) Broken {
 	key := h.key()
 	if k, known := kind.Named(key.Kind); security && known && !k.Security() {
@@ -295,13 +294,13 @@ func newBroken(h head, security bool, line int, reason string, selector map[stri
 	}}
 }
 
-// WholeKey reports whether it is known which object this is, so that nothing else can be meant.
+// WholeKey reports whether the object is fully identified.
 func (b *Broken) WholeKey() bool {
 	_, known := kind.Named(b.Key.Kind)
 	return known && b.Key.Name != ""
 }
 
-// MayBe reports whether it may be this object: nothing that could be told of it says otherwise.
+// MayBe reports whether it may be this object: nothing known about it says otherwise.
 func (b *Broken) MayBe(k snapshot.Key) bool {
 	is := b.Key
 	_, known := kind.Named(is.Kind)
@@ -310,7 +309,7 @@ func (b *Broken) MayBe(k snapshot.Key) bool {
 		(b.placeless || is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
 }
 
-// selectorOf returns what the raw document selects, nil where that cannot be told for sure.
+// selectorOf returns the selector in a raw document, or nil if it is not certain.
 func selectorOf(doc map[string]any) map[string]string {
 	spec, _ := doc["spec"].(map[string]any)
 	selector, _ := spec["selector"].(map[string]any)
@@ -329,7 +328,7 @@ func selectorOf(doc map[string]any) map[string]string {
 	return out
 }
 
-// reasonOf words the first error of an object as the reason why it is closed.
+// reasonOf states the first error of an object as the reason why it is closed.
 func reasonOf(findings []finding.Finding) string {
 	for _, f := range findings {
 		if f.Severity == finding.Error {

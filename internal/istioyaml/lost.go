@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// What can be told line by line of a document that no parser takes.
+// Patterns for scanning an unparsable document line by line.
 var (
 	comment       = regexp.MustCompile(`(?m)^[ \t]*#.*$`)
 	headLine      = regexp.MustCompile(`(?m)^["']?(apiVersion|kind)["']?[ \t]*:[ \t]*["']?([^\s"',#]*)`)
@@ -27,11 +27,10 @@ var (
 	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|` + anySecurityKind)
 )
 
-// lost returns a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like
-// any other; one that may be of a security kind closes the namespaces that it names, or default, where an object is
-// that names none.
+// lost handles a document that cannot be parsed. Its lines show what it may be. A foreign kind is skipped as usual. A
+// possible security kind closes the namespaces that it names, and default if an object names none.
 func lost(text []byte, why finding.Finding) *document {
-	// without NUL, UTF-16 can be looked through too
+	// removing NUL makes UTF-16 searchable, too
 	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil)
 	text = escapedLetter.ReplaceAllFunc(text, func(e []byte) []byte {
 		n, _ := strconv.ParseUint(string(e[len(e)-2:]), 16, 8)
@@ -39,7 +38,7 @@ func lost(text []byte, why finding.Finding) *document {
 	})
 	h := scanHead(text)
 	_, s, _ := h.stands()
-	if (s == standsForeign || s == standsLater) && securityHead.Match(text) { // another object runs into it
+	if (s == standsForeign || s == standsLater) && securityHead.Match(text) { // another object may run into it
 		h, s = head{}, standsClosing
 	}
 	if h.kind == "" && s != standsForeign && securityWord.Match(text) {
@@ -48,7 +47,7 @@ func lost(text []byte, why finding.Finding) *document {
 	d := &document{}
 	if _, known := kind.Named(h.kind); s == standsRefused && !known && bytes.Contains(text, []byte("{{")) {
 		d.skipped = []skipped{{"unfilled template", 0}}
-		// It may be what is left of an object that was good, so that nothing goes for want of it.
+		// It may be the remains of a valid object, so no object is removed because it is missing.
 		d.broken = []Broken{{placeless: true, Closed: snapshot.Closed{Reason: "it is an unfilled template"}}}
 		return d
 	}
@@ -76,7 +75,7 @@ func lost(text []byte, why finding.Finding) *document {
 	return d
 }
 
-// scanHead reads the lines that tell kind and name; what stands there more than once tells nothing.
+// scanHead scans lines for kind and name. Anything that occurs more than once is ambiguous and ignored.
 func scanHead(text []byte) head {
 	found := headLine.FindAllSubmatch(text, -1)
 	if len(found) == 0 {
@@ -108,8 +107,8 @@ func scanHead(text []byte) head {
 	return h
 }
 
-// scanNamespaces returns all namespaces that a text names; "" stands for none, which means default. A text that names
-// very many is no object of a namespace.
+// scanNamespaces returns all namespaces that a text names. "" stands for an object without one, which means default. A
+// text with very many is treated as naming none.
 func scanNamespaces(text []byte) []string {
 	out := []string{}
 	for _, m := range namespaceLine.FindAllSubmatch(text, -1) {
@@ -129,7 +128,7 @@ func scanNamespaces(text []byte) []string {
 	return out
 }
 
-// skip notes a document that is no matter of Isthmus's.
+// skip notes a document that does not concern Isthmus.
 func (d *document) skip(h head, line int) {
 	what := h.kind
 	if what == "" || !finding.IsWord(what) {
@@ -138,7 +137,7 @@ func (d *document) skip(h head, line int) {
 	d.skipped = append(d.skipped, skipped{what, line})
 }
 
-// later notes a document of Istio's that is not carried out yet.
+// later notes a document of an Istio kind that is not implemented yet.
 func (d *document) later(h head, line int) {
 	d.findings = append(d.findings, finding.New("ISM0204", h.key().Normal(), "",
 		strings.TrimSpace(finding.Clip(h.kind)+" ("+finding.Clip(h.apiVersion)+

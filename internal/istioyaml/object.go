@@ -11,8 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
-// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there
-// are errors; the raw document comes along as far as it could be read.
+// decode decodes the object that has this head. why explains a kind that is not read. The object is nil if there are
+// errors. The raw document is returned as far as it could be read.
 func (h head) decode(
 	k kind.Kind, s standing, n *yaml.Node, left *strictyaml.Budget, validate Validator, why refusal,
 ) (o *snapshot.Object, doc map[string]any, findings []finding.Finding) {
@@ -43,7 +43,7 @@ func (h head) decode(
 	return snapshot.NewObject(value, snapshot.Origin{Line: r.Line, Fields: snapshot.FieldsOf(r.Lines)}), doc, r.Findings
 }
 
-// metadata demands a name and writes the namespace that a namespaced object means.
+// metadata requires a name and sets the default namespace of a namespaced object.
 func (r *report) metadata(doc map[string]any, k kind.Kind) bool {
 	md, ok := doc["metadata"].(map[string]any)
 	if !ok {

@@ -6,15 +6,15 @@ import (
 	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
-// chunk is the text of one document and the line of the file at which it begins, from 1.
+// chunk is the text of one document and its first line in the file, from 1.
 type chunk struct {
 	text []byte
 	line int
 }
 
-// split cuts a file at its document markers: "---" before a document or "..." behind it, at the beginning of a line,
-// alone or followed by white space. YAML forbids such a line inside any scalar, so no parser is needed. A chunk keeps
-// its markers; chunks with no content are left out.
+// split cuts a file at its document markers: "---" before a document or "..." after it, at the start of a line and
+// followed only by white space. YAML forbids such lines inside scalars, so no parser is needed. A chunk includes its
+// markers. Chunks without content are left out.
 func split(text []byte) []chunk {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	var chunks []chunk
@@ -42,7 +42,7 @@ func split(text []byte) []chunk {
 			line--
 			continue
 		}
-		// %YAML stands before a marker
+		// %YAML precedes a marker
 		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && (content || l[0] != '%') {
 			content = true
 		}

@@ -53,7 +53,7 @@ func (r *report) emptyLists(path string, v any) {
 	}
 }
 
-// typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.
+// typed decodes a document into the Go type of its kind. The value is valid only if no error was recorded.
 func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) metav1.Object {
 	if k.Family != kind.Ours {
 		delete(doc, "status")
@@ -99,7 +99,7 @@ var shapes = sync.OnceValue(func() map[string]*strictyaml.Shape {
 	return all
 })
 
-// addNew takes over a schema's findings about fields in which nothing was found yet.
+// addNew adds a schema's findings about fields that have none yet.
 func (r *report) addNew(findings []finding.Finding) {
 	known := map[string]bool{}
 	for _, f := range r.Findings {

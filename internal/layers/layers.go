@@ -1,2 +1,2 @@
-// Package layers holds no code: its test keeps the imports between this module's packages pointing downward.
+// Package layers contains only tests: imports between this module's packages must point downward.
 package layers

@@ -101,7 +101,7 @@ func (d *Daemon) hear(ctx context.Context, c state.Change) error {
 func (d *Daemon) hearNode(ctx context.Context, name string) error {
 	d.standing.Forget(name)
 	err := d.store.ReloadNode(ctx, name)
-	d.door.LookAt(ctx, name)
+	d.door.RecheckNode(ctx, name)
 	if _, _, registered := d.store.Said(name); err == nil && !registered {
 		d.agents.Forgive(name)
 	}
@@ -111,13 +111,13 @@ func (d *Daemon) hearNode(ctx context.Context, name string) error {
 func (d *Daemon) hearAdmins(ctx context.Context) error {
 	d.standing.ForgetAll() // few change, and seldom
 	err := d.agents.ReloadAdmins(ctx)
-	d.door.Look(ctx)
+	d.door.Recheck(ctx)
 	return err
 }
 
 func (d *Daemon) hearAuthority(ctx context.Context) error {
 	err := d.authority.Reload(ctx)
 	d.store.ReloadRoots()
-	d.door.Look(ctx) // the old root may be withdrawn
+	d.door.Recheck(ctx) // the old root may be withdrawn
 	return err
 }

@@ -56,19 +56,19 @@ func (d *Daemon) listen() (*listeners, error) {
 	for _, l := range []struct {
 		to            **door.Listener
 		name, address string
-		config        door.Config
+		config        door.ListenerConfig
 	}{
-		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{
+		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.ListenerConfig{
 			Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin),
 		}},
-		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{
+		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.ListenerConfig{
 			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway),
 		}},
-		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{
+		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.ListenerConfig{
 			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead),
 		}},
-		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{
-			Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife,
+		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.ListenerConfig{
+			Prove: door.NoProof, Budget: door.NewBudget(healthLimits), Life: healthLife,
 		}},
 	} {
 		var lc net.ListenConfig
@@ -88,7 +88,7 @@ func (d *Daemon) listen() (*listeners, error) {
 		ls.close()
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	ls.socket = door.Listen(door.Config{
+	ls.socket = door.Listen(door.ListenerConfig{
 		Listener: ln, Prove: door.ByKernel, Budget: door.NewBudget(socketLimits), Proven: isLocal, Log: d.log,
 	})
 	return ls, nil
@@ -144,7 +144,7 @@ func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
 	return err
 }
 
-// longest is how long a message may be at most.
+// longest returns how long a message may be at most.
 func longest(methods map[string]door.Method) (bytes int) {
 	for _, m := range methods {
 		bytes = max(bytes, m.Bytes)
@@ -203,10 +203,10 @@ func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	}
 }
 
-// serveHealth is the one endpoint without authentication: it says only whether the process lives and has configuration,
-// and whether some of that is not in force. A control plane that serves the rest stays ready, since whoever sends its
-// agents away for a mistake in a file keeps them from what mends it; who would rather hold back a rollout asks for
-// "/readyz?strict".
+// serveHealth returns the one endpoint without authentication: it says only whether the process lives and has
+// configuration, and whether some of that is not in force. A control plane that serves the rest stays ready, since
+// whoever sends its agents away for a mistake in a file keeps them from what mends it; who would rather hold back a
+// rollout asks for "/readyz?strict".
 func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
@@ -225,7 +225,7 @@ func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error { return serveHTTP(ctx, plainServer(mux, d.log), ls.health) }
 }
 
-// readiness is "ok", or says that something written is not in force. It names nothing: anybody may ask.
+// readiness returns "ok", or says that something written is not in force. It names nothing: anybody may ask.
 func readiness(findings []finding.Finding) string {
 	n := 0
 	for _, f := range findings {

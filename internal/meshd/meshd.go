@@ -210,7 +210,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
 	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
 	d.endings = &standing.Endings{Log: d.log}
-	d.door = door.New(door.Doorway{
+	d.door = door.New(door.Config{
 		Methods: methods, Judge: d.standing.Judge, Events: d.db, Refusals: d.refusals, Log: d.log,
 	})
 	d.metrics = newMetrics()
@@ -300,7 +300,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	return nil
 }
 
-// mesh is what is in force; nil before anything is.
+// mesh returns what is in force; nil before anything is.
 func (d *Daemon) mesh() *model.Mesh {
 	if p := d.loop.Published(); p != nil {
 		return p.Mesh
@@ -349,7 +349,7 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 	}
 }
 
-// admit is what the folder says as far as the gate lets it in.
+// admit returns what the folder says as far as the gate lets it in.
 func (d *Daemon) admit(next *snapshot.Config) *snapshot.Config {
 	now := *d.store.Snapshot()
 	now.Config = cmp.Or(d.admitted, &snapshot.Config{}) // without what does not come from the folder

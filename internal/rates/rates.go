@@ -1,5 +1,4 @@
-// Package rates bounds how often each of many may do something. It forgets whoever has rested, so that however many
-// there were, what is remembered of them has a bound.
+// Package rates limits the rate of events per key. It forgets idle keys, so that its memory is bounded.
 package rates
 
 import (
@@ -9,10 +8,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rest is how long a rate is kept that is not used: it is full again by then.
+// rest is how long an unused rate is kept. By then its bucket is full again.
 const rest = 10 * time.Minute
 
-// Rates are one rate for each key. Use New.
+// Rates holds one rate limiter per key. Use New.
 type Rates[K comparable] struct {
 	most int
 
@@ -25,11 +24,11 @@ type limiter struct {
 	used time.Time
 }
 
-// New remembers at most so many keys.
+// New returns Rates with at most this many keys.
 func New[K comparable](most int) *Rates[K] { return &Rates[K]{most: most, byKey: map[K]*limiter{}} }
 
-// Allow counts one event of a key and says whether it is within the key's rate. It is not where there is no room for
-// the key. Whoever uses a key says the same rate each time.
+// Allow counts one event of a key and reports whether it is within the key's rate. It returns false if there is no room
+// for the key. A key must always be used with the same rate.
 func (r *Rates[K]) Allow(key K, perSecond rate.Limit, burst int, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,7 +55,7 @@ func (r *Rates[K]) prune(now time.Time) {
 	}
 }
 
-// Clear forgets what was counted.
+// Clear resets all counts.
 func (r *Rates[K]) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,23 +13,23 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// wire is what gRPC's streams can do beyond their interface: the head of a message is read apart from the message.
-// TestLongMessagesAreNotRead fails should a later gRPC do otherwise.
+// wire is what gRPC's streams offer beyond their interface: a message's header can be read before its body.
+// TestLongMessagesAreNotRead fails if a later gRPC version changes this.
 type wire interface {
 	ReadMessageHeader(head []byte) error
 	Read(n int) (mem.BufferSlice, error)
 	ContentSubtype() string
 }
 
-// Receive reads the next message of a call into m, if it has at most limit bytes and admit, which may wait, has room
-// for it. Of any other no byte is read: the sender is kept from sending more than gRPC's window, 64 KB, by flow
-// control. io.EOF is the end of what the caller sends.
+// Receive reads the next message of a call into m if it has at most limit bytes and admit, which may block, grants room
+// for it. Otherwise it does not read the body, and flow control keeps the sender within gRPC's window of 64 KB. It
+// returns io.EOF at the end of the stream.
 func Receive(ss grpc.ServerStream, m any, limit int, admit func(bytes int) (release func(), err error)) error {
 	s, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(wire)
 	if !ok {
 		return status.Error(codes.Internal, "the length of messages cannot be bounded here")
 	}
-	var head [5]byte // gRPC over HTTP/2: compressed or not, length
+	var head [5]byte // gRPC over HTTP/2: compressed flag, then length
 	if err := s.ReadMessageHeader(head[:]); err != nil {
 		return readError(ss, err)
 	}

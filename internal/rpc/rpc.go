@@ -1,5 +1,5 @@
-// Package rpc lets plain Go structs be gRPC messages: a JSON codec and typed method descriptors, so that Isthmus's own
-// services need no generated code and share one port, one TLS configuration and one set of interceptors with xDS.
+// Package rpc carries plain Go structs as gRPC messages. It provides a JSON codec and typed method descriptors, so that
+// Isthmus's own services need no generated code and share one port, TLS configuration and interceptor chain with xDS.
 package rpc
 
 import (
@@ -11,10 +11,10 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Subtype is the gRPC content subtype: the wire says application/grpc+json.
+// Subtype is the gRPC content subtype; the content type is application/grpc+json.
 const Subtype = "json"
 
-func init() { encoding.RegisterCodecV2(codec{}) } // grpc knows codecs only by this registry
+func init() { encoding.RegisterCodecV2(codec{}) } // gRPC finds codecs only in this registry
 
 type codec struct{}
 
@@ -32,9 +32,9 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return json.Unmarshal(data.Materialize(), v)
 }
 
-// Unary describes one method of a service implemented by S. To the server it is a stream of one message from the
-// client, which is the same on the wire: only a stream's interceptors come before its messages are read, and can bound
-// them (Receive).
+// Unary describes a unary method of a service implemented by S. The server handles it as a stream with one message from
+// the client, which is identical on the wire. Only stream interceptors run before a message is read, and so can limit
+// it (Receive).
 func Unary[S, Req, Resp any](method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.StreamDesc {
 	return grpc.StreamDesc{
 		StreamName: method, ClientStreams: true,
@@ -52,7 +52,7 @@ func Unary[S, Req, Resp any](method string, call func(S, context.Context, *Req) 
 	}
 }
 
-// Stream is a bidirectional stream of Recv and Send messages.
+// Stream is a bidirectional stream that receives Recv and sends Send messages.
 type Stream[Send, Recv any] struct{ raw rawStream }
 
 type rawStream interface {
@@ -61,13 +61,13 @@ type rawStream interface {
 	RecvMsg(m any) error
 }
 
-// Context returns the context of the stream.
+// Context returns the stream's context.
 func (s Stream[Send, Recv]) Context() context.Context { return s.raw.Context() }
 
-// Send sends one message; one goroutine at a time.
+// Send sends one message. It must not be called concurrently.
 func (s Stream[Send, Recv]) Send(m *Send) error { return s.raw.SendMsg(m) }
 
-// Recv waits for one message; one goroutine at a time.
+// Recv waits for one message. It must not be called concurrently.
 func (s Stream[Send, Recv]) Recv() (*Recv, error) {
 	m := new(Recv)
 	if err := s.raw.RecvMsg(m); err != nil {
@@ -76,7 +76,7 @@ func (s Stream[Send, Recv]) Recv() (*Recv, error) {
 	return m, nil
 }
 
-// Bidi describes one bidirectional method: the server receives Req and sends Resp.
+// Bidi describes a bidirectional method: the server receives Req and sends Resp.
 func Bidi[S, Req, Resp any](method string, serve func(S, Stream[Resp, Req]) error) grpc.StreamDesc {
 	return grpc.StreamDesc{
 		StreamName: method, ServerStreams: true, ClientStreams: true,
@@ -84,7 +84,7 @@ func Bidi[S, Req, Resp any](method string, serve func(S, Stream[Resp, Req]) erro
 	}
 }
 
-// Call makes one unary call. Errors are gRPC status errors.
+// Call makes a unary call. Errors are gRPC status errors.
 func Call[Req, Resp any](
 	ctx context.Context, conn grpc.ClientConnInterface, service, method string, req *Req,
 ) (*Resp, error) {

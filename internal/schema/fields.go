@@ -9,13 +9,13 @@ import (
 	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 )
 
-// Field is one field of an own kind's spec, for documentation.
+// Field is one field of a kind's spec, for the documentation.
 type Field struct {
 	Path     string // spec.to[].peer
 	Type     string // string, integer, list of string, …
 	Required bool
 	Doc      string
-	Limits   string // what values it takes
+	Limits   string // allowed values
 }
 
 // Fields lists the fields of a kind's spec, parents before children.
@@ -60,7 +60,7 @@ func fieldsOf(path string, s *structural.Structural) []Field {
 	return out
 }
 
-// limits words what a schema lets pass.
+// limits describes the values that a schema allows.
 func limits(s *structural.Structural) string {
 	v := s.ValueValidation
 	if v == nil {

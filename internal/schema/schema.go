@@ -1,5 +1,5 @@
-// Package schema checks objects of Isthmus's own kinds against the CRD schemas generated from their Go types, CEL rules
-// included, as a Kubernetes API server would, so that a folder of files is held to the same rules as a cluster.
+// Package schema checks objects of Isthmus's own kinds against the CRD schemas generated from their Go types, including
+// CEL rules, as a Kubernetes API server would. So the same rules apply to a folder of files as to a cluster.
 package schema
 
 import (
@@ -22,7 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// Schemas holds the schema of each own kind; each is compiled when it is first needed.
+// Schemas holds the schema of each own kind, compiled on first use.
 type Schemas struct {
 	byKind map[string]func() (*schema, error)
 }
@@ -31,10 +31,10 @@ type Schemas struct {
 type schema struct {
 	structural *structural.Structural
 	shape      validation.SchemaValidator
-	rules      *cel.Validator // nil when the schema has none
+	rules      *cel.Validator // nil if the schema has no rules
 }
 
-// New makes the schemas of all own kinds, uncompiled.
+// New returns the uncompiled schemas of all own kinds.
 func New() *Schemas {
 	s := &Schemas{byKind: map[string]func() (*schema, error){}}
 	for _, k := range kind.All {
@@ -45,7 +45,7 @@ func New() *Schemas {
 	return s
 }
 
-// Validate judges a document of an own kind; the document is not changed. It is an istioyaml.Validator.
+// Validate checks a document of an own kind and does not modify it. It is an istioyaml.Validator.
 func (s *Schemas) Validate(kindName string, document map[string]any) []finding.Finding {
 	get, ok := s.byKind[kindName]
 	if !ok {

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// unknownFields words the paths that a schema does not know.
+// unknownFields turns unknown paths into findings.
 func (c *schema) unknownFields(paths []string) []finding.Finding {
 	var findings []finding.Finding
 	for _, p := range paths {
@@ -53,7 +53,7 @@ func (c *schema) word(e *field.Error) finding.Finding {
 	return finding.New(code, kind.Key{}, e.Field, message, remedy)
 }
 
-// detail returns the error's own text without the path that it repeats.
+// detail returns the error's text without the path, which the finding has already.
 func detail(e *field.Error) string {
 	d := strings.TrimPrefix(e.Detail, e.Field+" in body ")
 	return strings.ReplaceAll(d, e.Field+" in body", "it")
@@ -64,7 +64,7 @@ func list(detail string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(detail, "supported values: "), `"`, "")
 }
 
-// describe returns the documentation of a field.
+// describe returns the description of a field.
 func (c *schema) describe(path string) string {
 	s := c.at(path)
 	if s == nil || s.Description == "" {
@@ -73,7 +73,7 @@ func (c *schema) describe(path string) string {
 	return strings.Join(strings.Fields(s.Description), " ")
 }
 
-// at returns the schema of a path, nil if there is none.
+// at returns the schema of a path, or nil.
 func (c *schema) at(path string) *structural.Structural {
 	s := c.structural
 	for path != "" && s != nil {
@@ -107,7 +107,7 @@ func (c *schema) at(path string) *structural.Structural {
 	return s
 }
 
-// cut parts a path into its parent and its last name.
+// cut splits a path into its parent and its last name.
 func cut(path string) (parent, name string) {
 	i := strings.LastIndexByte(path, '.')
 	if i < 0 {

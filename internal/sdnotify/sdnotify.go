@@ -1,5 +1,5 @@
-// Package sdnotify tells the service manager how far a process has come (sd_notify(3)), so that what is ordered after
-// its unit starts once it is ready. Where no manager listens, nobody is told.
+// Package sdnotify reports readiness to the service manager (sd_notify(3)), so that dependent units start when the
+// process is ready. Without a manager it does nothing.
 package sdnotify
 
 import (
@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// Ready says that the process is ready.
+// Ready reports that the process is ready.
 func Ready() error {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {

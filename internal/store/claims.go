@@ -10,9 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// claims say whose the names and addresses of workloads are. What one node has, no other takes: who had it first keeps
-// it until it gives it up or is revoked, also across a restart, for only workloads without a clash reach the state
-// file.
+// claims records which node owns each workload name and address. The first node keeps them until it releases them or is
+// revoked, even across a restart: only workloads without a clash are stored in the state.
 type claims struct {
 	names map[model.WorkloadID]string // node
 	addrs map[netip.Addr]owner
@@ -31,8 +30,8 @@ func idOf(w snapshot.Workload) model.WorkloadID {
 	return model.WorkloadID{Namespace: w.Namespace, Name: w.Name}
 }
 
-// take claims what a node's workloads need, those first that it has already. It returns, in their order, the workloads
-// that have all, and findings about the others, which have nothing.
+// take claims what a node's workloads need, starting with those that it already has. It returns the workloads that have
+// everything, in order, and findings about the others, which get nothing.
 func (c claims) take(node string, said, had []snapshot.Workload) (free []snapshot.Workload, clashes []finding.Finding) {
 	old := make(map[model.WorkloadID]bool, len(had))
 	for _, w := range had {
@@ -66,7 +65,7 @@ func (c claims) claim(node string, w snapshot.Workload, own map[netip.Addr]snaps
 	}
 }
 
-// give takes names and addresses from whoever has them.
+// give assigns names and addresses to a node, whoever had them.
 func (c claims) give(node string, workloads []snapshot.Workload) {
 	own := map[netip.Addr]snapshot.Workload{}
 	for _, w := range workloads {
@@ -74,8 +73,8 @@ func (c claims) give(node string, workloads []snapshot.Workload) {
 	}
 }
 
-// clash says who has a workload's name or one of its addresses. Workloads of one node share an address in the host's
-// own network namespace, and nowhere else; own are the addresses that were claimed in this registration.
+// clash returns a finding if another node owns a workload's name or one of its addresses. Workloads of one node may
+// share an address only in the host's network namespace. own are the addresses claimed in this registration.
 func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snapshot.Workload) *finding.Finding {
 	if by, taken := c.names[idOf(w)]; taken && by != node {
 		return new(finding.New("ISM0012", kind.Workload(w.Namespace, w.Name), "",
@@ -103,7 +102,8 @@ func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snaps
 	return nil
 }
 
-// release gives up what a node's workloads had and those that it keeps have not. It says whether that was anything.
+// release frees the names and addresses that a node's workloads had and no longer have. It reports whether there were
+// any.
 func (c claims) release(node string, had, keeps []snapshot.Workload) (freed bool) {
 	names, addrs := map[model.WorkloadID]bool{}, map[netip.Addr]model.WorkloadID{}
 	for _, w := range keeps {

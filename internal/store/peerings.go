@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// peerings are the peers that were made by token, as objects, by name.
+// peerings are the MeshPeers made by token, by name.
 type peerings map[string]*snapshot.Object
 
 func peeringsOf(peers []state.Peer) peerings {
@@ -22,15 +22,15 @@ func peeringsOf(peers []state.Peer) peerings {
 	return made
 }
 
-// joined is the configuration of the files with peerings in it.
+// joined is the configuration of the files together with peerings.
 type joined struct {
 	files   *snapshot.Config
 	config  *snapshot.Config
-	byToken []snapshot.Key // the objects of config that were made by token
+	byToken []snapshot.Key // the objects in config that were made by token
 }
 
-// join adds the peers that were made by token, as far as the gate lets them in beside the files. What is as it was in
-// last keeps its pointers. It must be called with mu held.
+// join adds the peers made by token, if the gate admits them beside the files. Unchanged parts keep the pointers of
+// last. The caller holds mu.
 func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) joined {
 	objects, change := files.Objects, snapshot.Change{}
 	if len(last.byToken) > 0 {

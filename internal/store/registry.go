@@ -16,23 +16,23 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// ErrSuperseded refuses what an agent says on a stream after it has said something on a newer one.
+// ErrSuperseded refuses a report on a stream after the agent has reported on a newer one.
 var ErrSuperseded = errors.New("a newer stream of this agent took over")
 
-// registered is what a node says of itself, and what of it is in force.
+// registered is a node's last report and the part of it that is in effect.
 type registered struct {
 	node      snapshot.Node
-	stream    uint64              // on which it was said
-	said      []snapshot.Workload // all of them
-	workloads []snapshot.Workload // without those that clash
+	stream    uint64              // that carried the report
+	said      []snapshot.Workload // all reported workloads
+	workloads []snapshot.Workload // the workloads without clashes
 	clashes   []finding.Finding
-	waits     uint64 // since when it has clashes
+	waits     uint64 // ticket since when it has clashes
 }
 
-// Register takes in what a node says of itself on one of its streams; later ones have higher numbers. What changes
-// nothing costs nothing. Workloads whose name or address is another's are not registered until that is free. stands
-// refuses a node that was revoked: whoever ends that and then calls Forget finds what came before, and nothing comes
-// after.
+// Register takes a node's report on one of its streams; later streams have higher numbers. An unchanged report costs
+// nothing. Workloads with a name or address that belongs to another node wait until that is free. stands returns an
+// error for a revoked node. After a revocation, a call of Forget removes everything reported before, and nothing is
+// accepted afterwards.
 func (s *Store) Register(
 	ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error,
 ) error {
@@ -44,11 +44,11 @@ func (s *Store) Register(
 	})
 }
 
-// maxRereads bounds how often a registration is tried again because another control plane was quicker.
+// maxRereads limits the retries of a registration that conflicts with another control plane.
 const maxRereads = 5
 
-// alone registers a node while nobody else does. Where another control plane has given a name or an address away that
-// this one thought free, it first takes that in.
+// alone serialises registrations of a node. If another control plane has assigned a name or address that seemed free
+// here, alone loads that and retries.
 func (s *Store) alone(ctx context.Context, node string, register func() error) error {
 	for n := 0; ; n++ {
 		err := s.locked(node, register)
@@ -83,11 +83,11 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	next.workloads, next.clashes = s.claims.take(name, next.said, old.workloads)
 	next.waits = s.waiting(old, next)
 	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, snapshot.Workload.Equal)
-	// which others must know, so that they refuse the older one
+	// other control planes must know, so that they refuse the older stream
 	newer := next.stream != old.stream && s.cfg.Kept.Shared()
 	s.mu.Unlock()
 
-	if !same || newer { // not with mu held: snapshots need not wait for the disk
+	if !same || newer { // without mu, so that snapshots do not wait for the disk
 		r := state.Registration{Node: next.node, Conversation: next.stream, Workloads: next.workloads}
 		if err := s.cfg.Kept.RegisterNode(ctx, r, s.cfg.Now()); err != nil {
 			s.mu.Lock()
@@ -111,7 +111,7 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	return nil
 }
 
-// waiting returns since when a node has clashes, 0 for never. It must be called with mu held.
+// waiting returns the ticket since when a node has clashes, or 0. The caller holds mu.
 func (s *Store) waiting(old *registered, next registered) uint64 {
 	switch {
 	case len(next.clashes) == 0:
@@ -123,9 +123,9 @@ func (s *Store) waiting(old *registered, next registered) uint64 {
 	return s.waits
 }
 
-// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came.
-// Where that cannot be written it is to be called again. Of a node that was revoked they are free once that is written:
-// Written says so.
+// Settle assigns names and addresses that have become free to the nodes that wait for them, in order of arrival. If it
+// returns an error, call it again. Those of a revoked node become free only when the revocation has been written; call
+// Written then.
 func (s *Store) Settle(ctx context.Context) error {
 	s.mu.Lock()
 	freed := s.freed
@@ -155,7 +155,7 @@ func (s *Store) Settle(ctx context.Context) error {
 	return err
 }
 
-// Written has those served who wait for a name or an address that was free too early, if any do.
+// Written wakes the nodes that wait for names and addresses of a node whose revocation has now been written.
 func (s *Store) Written() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *Store) Written() {
 	}
 }
 
-// again registers what a node said last.
+// again registers a node's last report again.
 func (s *Store) again(ctx context.Context, node string) error {
 	return s.alone(ctx, node, func() error {
 		s.mu.Lock()
@@ -178,7 +178,7 @@ func (s *Store) again(ctx context.Context, node string) error {
 	})
 }
 
-// ReloadNode takes in what a node has said to another control plane, or that another one has revoked it.
+// ReloadNode loads what a node has reported to another control plane, or that another one has revoked it.
 func (s *Store) ReloadNode(ctx context.Context, node string) error {
 	return s.locked(node, func() error {
 		r, err := s.cfg.Kept.Registration(ctx, node)
@@ -194,7 +194,7 @@ func (s *Store) ReloadNode(ctx context.Context, node string) error {
 	})
 }
 
-// ReloadNodes is ReloadNode for all.
+// ReloadNodes does so for all nodes.
 func (s *Store) ReloadNodes(ctx context.Context) error {
 	reg, err := s.cfg.Kept.Registry(ctx)
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *Store) ReloadNodes(ctx context.Context) error {
 	return nil
 }
 
-// takeIn has what is kept of a node count. It must be called with the node's registration lock held.
+// takeIn puts a stored registration into effect. The caller holds the node's registration lock.
 func (s *Store) takeIn(r state.Registration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +237,7 @@ func (s *Store) takeIn(r state.Registration) {
 	s.mark()
 }
 
-// restore takes in what the state kept.
+// restore loads the registry from the state.
 func (s *Store) restore(reg *snapshot.Registry) {
 	on := map[string][]snapshot.Workload{}
 	for _, w := range reg.Workloads {
@@ -251,14 +251,14 @@ func (s *Store) restore(reg *snapshot.Registry) {
 	}
 }
 
-// registrationOf keeps a node's registrations in their order. Nodes may share one.
+// registrationOf returns the lock that serialises a node's registrations. Several nodes may share one.
 func (s *Store) registrationOf(node string) *sync.Mutex {
 	h := fnv.New32a()
 	h.Write([]byte(node))
 	return &s.registering[h.Sum32()%uint32(len(s.registering))]
 }
 
-// Said returns what a node said last; false for one that has said nothing.
+// Said returns a node's last report. The result is false if there is none.
 func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +269,7 @@ func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
 	return r.node, r.said, true
 }
 
-// Clashes returns findings about those of a node's workloads whose name or address another has.
+// Clashes returns the findings about a node's workloads that claim a name or address of another.
 func (s *Store) Clashes(node string) []finding.Finding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,9 +279,9 @@ func (s *Store) Clashes(node string) []finding.Finding {
 	return nil
 }
 
-// Forget takes a node out that was revoked.
+// Forget removes a revoked node.
 func (s *Store) Forget(node string) {
-	_ = s.locked(node, func() error { // one that is under way must not bring it back
+	_ = s.locked(node, func() error { // wait for a registration in progress, which would bring it back
 		s.forget(node)
 		return nil
 	})
@@ -299,7 +299,7 @@ func (s *Store) forget(node string) {
 	}
 }
 
-// Hosts reports whether a node registered a workload, or is the gateway, of a service account.
+// Hosts reports whether a node registered a workload of a service account, or is the gateway with that account.
 func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -322,7 +322,7 @@ func equalNodes(a, b snapshot.Node) bool {
 		(a.Gateway == nil || *a.Gateway == *b.Gateway)
 }
 
-// merge returns the registry as a snapshot holds it. It must be called with mu held.
+// merge returns the registry for a snapshot. The caller holds mu.
 func (s *Store) merge() *snapshot.Registry {
 	out := &snapshot.Registry{}
 	for _, name := range slices.Sorted(maps.Keys(s.registry)) {

@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// SetReport takes in what is wrong about a node, in the place of what was said before. It is forgotten with the node,
-// and when this process ends: an agent that comes again says it again.
+// SetReport replaces the faults reported about a node. They are forgotten with the node and when this process ends;
+// agents report again when they reconnect.
 func (s *Store) SetReport(r snapshot.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -27,7 +27,7 @@ func (s *Store) SetReport(r snapshot.Report) {
 	s.mark()
 }
 
-// Report returns what is wrong about a node, as it was said last.
+// Report returns the last report about a node.
 func (s *Store) Report(node string) snapshot.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,8 +43,7 @@ func (s *Store) dropReport(node string) {
 	}
 }
 
-// reported returns all reports, sorted by node, the same slice as long as nothing is said anew. It must be called with
-// mu held.
+// reported returns all reports, sorted by node. It returns the same slice until a report changes. The caller holds mu.
 func (s *Store) reported() []snapshot.Report {
 	if s.said == nil && len(s.reports) > 0 {
 		for _, node := range slices.Sorted(maps.Keys(s.reports)) {
@@ -54,7 +53,7 @@ func (s *Store) reported() []snapshot.Report {
 	return s.said
 }
 
-// SetContained takes in which proxies cannot live with the configuration, sorted by name.
+// SetContained replaces the list of contained proxies, sorted by name.
 func (s *Store) SetContained(all []snapshot.Contained) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

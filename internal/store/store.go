@@ -1,5 +1,5 @@
-// Package store puts together what files, nodes, peers and the state say into one immutable snapshot, and says when
-// there is a new one.
+// Package store combines the configuration, registrations, peers and state into one immutable snapshot, and signals
+// when there is a new one.
 package store
 
 import (
@@ -22,7 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// Kept is what the store reads from and writes to the state.
+// Kept is the part of the state that the store uses.
 type Kept interface {
 	Peers(ctx context.Context) ([]state.Peer, error)
 	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
@@ -44,7 +44,7 @@ type Config struct {
 	Now              func() time.Time
 }
 
-// Store holds the newest snapshot.
+// Store holds the latest snapshot.
 type Store struct {
 	cfg     Config
 	changed chan struct{}
@@ -53,7 +53,7 @@ type Store struct {
 	reading     sync.Mutex     // one reading of peers after the other counts; taken before mu
 	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state; taken before mu
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards the fields below
 	current *snapshot.Snapshot
 	dirty   bool // current is out of date
 	config  *snapshot.Config
@@ -64,27 +64,27 @@ type Store struct {
 	addressed   bool
 	unaddressed []vip.Host
 	registry    map[string]*registered // by node
-	claims      claims                 // of registry, and of registrations under way
-	freed       bool                   // a name or an address that somebody may wait for
-	early       bool                   // it is free here, and what had it is not written as revoked yet
-	waits       uint64                 // how many nodes have begun to wait
-	merged      *snapshot.Registry     // of registry; nil when that has changed
+	claims      claims                 // of registry and of registrations in progress
+	freed       bool                   // names or addresses that somebody may wait for were freed
+	early       bool                   // freed here, but their owner's revocation is not written yet
+	waits       uint64                 // last ticket given to a waiting node
+	merged      *snapshot.Registry     // of registry; nil if it has changed
 	peers       []state.Peer
 	made        peerings        // of peers
-	joined      joined          // config and made, in the last snapshot
-	shut        map[string]bool // peers shut out, true where revoked: in force whatever peers says
+	joined      joined          // config and made, as in the last snapshot
+	shut        map[string]bool // closed peers, true if revoked; overrides peers
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
 	silentNodes []snapshot.SilentNode
 	reports     map[string]snapshot.Report // by node
-	said        []snapshot.Report          // all reports; nil when they have changed
+	said        []snapshot.Report          // all reports; nil if they have changed
 	contained   []snapshot.Contained
 	vips        *vip.Table
 	addresses   map[string]netip.Addr // of config's hosts, from vips
 }
 
-// Open reads what is kept. The first snapshot has no configuration.
+// Open loads the stored data. The first snapshot has no configuration.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
@@ -103,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, s.Reload(ctx)
 }
 
-// Snapshot returns the newest one. It is made when it is first asked for: a burst of changes costs one.
+// Snapshot returns the latest snapshot. It is built on demand, so that a burst of changes costs one.
 func (s *Store) Snapshot() *snapshot.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,11 +113,11 @@ func (s *Store) Snapshot() *snapshot.Snapshot {
 	return s.current
 }
 
-// Changed has a value whenever there is a snapshot that was not looked at yet.
+// Changed receives a value when there is a snapshot that has not been read yet.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
-// SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a
-// policy does not wait for a disk; only names that are new have no virtual address until it is set again.
+// SetConfig replaces the configuration. It takes effect even if the state cannot be written, so that a policy does not
+// wait for a disk; only new hosts have no virtual address until it is called again.
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.expect(cfg)
 	return s.setConfig(ctx, cfg)
@@ -166,7 +166,7 @@ func (s *Store) setConfig(ctx context.Context, cfg *snapshot.Config) error {
 	addresses := s.addresses
 	s.mu.Unlock()
 	var err error
-	if !settled { // not with mu held: look-ups and snapshots need not wait for the choice, nor for the disk
+	if !settled { // without mu: look-ups and snapshots need not wait for the choice or the disk
 		hosts := cfg.Hosts()
 		vips, left, err = s.address(ctx, vips, hosts)
 		if next := vips.Addresses(hosts); !maps.Equal(addresses, next) {
@@ -183,7 +183,7 @@ func (s *Store) setConfig(ctx context.Context, cfg *snapshot.Config) error {
 	return err
 }
 
-// ReloadAddresses takes in the virtual addresses that another control plane has given away.
+// ReloadAddresses loads virtual addresses that another control plane has assigned.
 func (s *Store) ReloadAddresses(ctx context.Context) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -203,7 +203,7 @@ func (s *Store) ReloadAddresses(ctx context.Context) error {
 	return nil
 }
 
-// Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
+// Reload loads peers, invitations and acceptances again after a change or the passing of time.
 func (s *Store) Reload(ctx context.Context) error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
@@ -255,7 +255,7 @@ func keepPointers(before []state.Peer, p state.Peer) snapshot.PeerState {
 	return p.State
 }
 
-// Shut has a peer suspended, or revoked, from the next snapshot on, whatever is kept of it.
+// Shut treats a peer as suspended or revoked from the next snapshot on, whatever is stored.
 func (s *Store) Shut(peer string, revoked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +263,7 @@ func (s *Store) Shut(peer string, revoked bool) {
 	s.mark()
 }
 
-// Reopen ends Shut: what is kept counts again.
+// Reopen undoes Shut.
 func (s *Store) Reopen(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,7 +271,7 @@ func (s *Store) Reopen(peer string) {
 	s.mark()
 }
 
-// peersNow returns the peers as they are kept, but for those that are shut out. It must be called with mu held.
+// peersNow returns the stored peers with Shut applied. The caller holds mu.
 func (s *Store) peersNow() []state.Peer {
 	out := slices.Clone(s.peers)
 	for _, name := range slices.Sorted(maps.Keys(s.shut)) {
@@ -287,7 +287,7 @@ func (s *Store) peersNow() []state.Peer {
 	return out
 }
 
-// SetSilentGateways takes in which of the mesh's gateways are silent, sorted by name.
+// SetSilentGateways replaces the list of silent gateways, sorted by name.
 func (s *Store) SetSilentGateways(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,7 +297,7 @@ func (s *Store) SetSilentGateways(names []string) {
 	}
 }
 
-// SetSilentNodes takes in which nodes are silent, sorted by name.
+// SetSilentNodes replaces the list of silent nodes, sorted by name.
 func (s *Store) SetSilentNodes(nodes []snapshot.SilentNode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -307,7 +307,7 @@ func (s *Store) SetSilentNodes(nodes []snapshot.SilentNode) {
 	}
 }
 
-// Nodes returns the names of the nodes that have registered, sorted; gateways are not among them.
+// Nodes returns the names of registered nodes, without gateways, sorted.
 func (s *Store) Nodes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +321,7 @@ func (s *Store) Nodes() []string {
 	return out
 }
 
-// mark says that the last snapshot is out of date. It must be called with mu held.
+// mark invalidates the last snapshot. The caller holds mu.
 func (s *Store) mark() {
 	s.dirty = true
 	select {
@@ -330,7 +330,7 @@ func (s *Store) mark() {
 	}
 }
 
-// assemble makes a snapshot of what is held. It must be called with mu held.
+// assemble builds a snapshot. The caller holds mu.
 func (s *Store) assemble() *snapshot.Snapshot {
 	if s.merged == nil {
 		s.merged = s.merge()
@@ -352,8 +352,8 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	return snap
 }
 
-// address gives virtual addresses to hosts that have none yet, and takes note of those that are gone. Where another
-// control plane was quicker, it chooses again among what is left.
+// address assigns virtual addresses to new hosts and marks removed hosts. If another control plane was faster, it
+// chooses again from what is left.
 func (s *Store) address(ctx context.Context, vips *vip.Table, hosts []vip.Host) (*vip.Table, []vip.Host, error) {
 	for {
 		chosen, left := vips.Choose(hosts, s.cfg.Now())
@@ -375,7 +375,7 @@ func (s *Store) address(ctx context.Context, vips *vip.Table, hosts []vip.Host) 
 	}
 }
 
-// withoutAddress says which namespaces have names that got no address.
+// withoutAddress returns findings about namespaces whose hosts got no address.
 func withoutAddress(left []vip.Host) []finding.Finding {
 	names := map[string][]string{}
 	for _, h := range left {

@@ -13,14 +13,13 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// options is the section "options": what of the outcome a story shows. Left out, it shows everything briefly.
+// options is the section "options": which parts of the outcome a story shows. Default: everything, in brief form.
 type options struct {
-	// Show lists what is written, "<proxy> <type> <resource>"; what is left out from the right means all.
+	// Show lists resources as "<proxy> <type> <resource>". Parts omitted from the right match everything.
 	Show []string `json:"show"`
-	// Chains are beginnings of filter chains' names: of other chains only the name is written. Left out, all are
-	// written.
+	// Chains lists prefixes of filter chain names. Of other chains only the name is written. Default: all are written.
 	Chains []string `json:"chains"`
-	// Whole writes every resource out. Otherwise what testdata/known.yaml lists is written as its name.
+	// Whole writes every resource in full. Otherwise the fragments in testdata/known.yaml are replaced by their names.
 	Whole bool `json:"whole"`
 }
 
@@ -39,7 +38,7 @@ func (o options) shows(proxy, typ, name string) bool {
 	return false
 }
 
-// cut leaves of a listener's other chains only the name.
+// cut reduces a listener's other chains to their names.
 func (o options) cut(resource map[string]any) {
 	chains, _ := resource["filter_chains"].([]any)
 	for i, c := range chains {
@@ -51,16 +50,16 @@ func (o options) cut(resource map[string]any) {
 	}
 }
 
-// known is one piece of configuration that stands in many resources and says nothing about the case at hand.
+// known is a fragment that is common to many resources and irrelevant to the case.
 type known struct {
 	Name string         `json:"name"`
 	Has  map[string]any `json:"has"`
 }
 
-// phrases shorten: a part of a resource that is exactly what is known is written as its name.
+// phrases replaces known fragments of resources by their names.
 type phrases struct {
 	known []known
-	texts map[string]string // base64 of bytes → what they are
+	texts map[string]string // base64 of bytes → description
 }
 
 func readPhrases(dir string) (*phrases, error) {
@@ -75,7 +74,7 @@ func readPhrases(dir string) (*phrases, error) {
 	return p, nil
 }
 
-// brief replaces what is known, innermost first. The names of what was left out stand under the key "+".
+// brief replaces known fragments, innermost first. Their names are listed under the key "+".
 func (p *phrases) brief(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -112,7 +111,7 @@ func includes(v, part map[string]any) bool {
 	return true
 }
 
-// matches compares; "<any>" stands for whatever there is.
+// matches compares values. "<any>" matches everything.
 func matches(got, want any) bool {
 	switch want := want.(type) {
 	case map[string]any:
@@ -125,7 +124,7 @@ func matches(got, want any) bool {
 	return want == "<any>" || got == want
 }
 
-// withRoots puts the certificates of testdata/roots where a story writes "${roots.NAME}".
+// withRoots replaces "${roots.NAME}" in a story by a certificate of testdata/roots.
 func (p *phrases) withRoots(dir string, text []byte) ([]byte, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "roots", "*.pem"))
 	if err != nil {
@@ -145,7 +144,7 @@ func (p *phrases) withRoots(dir string, text []byte) ([]byte, error) {
 	return []byte(out), nil
 }
 
-// renamed gives the file the name that it has in the story, wherever it was put.
+// renamed sets the file name of objects to the one in the story.
 func renamed(all *snapshot.Objects) *snapshot.Objects {
 	origins := map[snapshot.Key]snapshot.Origin{}
 	for o := range all.All() {

@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Sketch draws a mesh for a reader: who listens, who may call whom, what crosses.
+// Sketch summarises a mesh as text: listeners, callers, and what crosses to peers.
 func Sketch(m *model.Mesh) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh %s, trust domain %s, names under %s, root namespace %s, certificates for %s", m.Name,

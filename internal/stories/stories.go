@@ -1,6 +1,5 @@
-// Package stories tells what configuration means: each file of testdata is one case, with the YAML that goes in and, as
-// a person has read and approved it, what comes out of every layer. Run the test with -update to rewrite what comes
-// out.
+// Package stories shows what configuration means. Each file in testdata is one case: the YAML that goes in, and the
+// output of every layer as reviewed by a person. Run the test with -update to rewrite the output.
 package stories
 
 import (
@@ -37,7 +36,7 @@ type Story struct {
 	phrases *phrases
 }
 
-// world is the section "world.yaml": what does not come from configuration.
+// world is the section "world.yaml": inputs other than configuration.
 type world struct {
 	Time    time.Time                     `json:"time"`
 	Nodes   []snapshot.Node               `json:"nodes"`
@@ -47,8 +46,8 @@ type world struct {
 	Boots   []snapshot.Bootstrap          `json:"bootstraps"`
 }
 
-// Read makes a story of its archive: sections in.yaml (and in-….yaml: more files of the folder), world.yaml and
-// options. dir is the folder of what stories share.
+// Read parses a story's archive: sections in.yaml (and in-….yaml for further files), world.yaml and options. dir holds
+// what stories share.
 func Read(dir string, a *txtar.Archive) (*Story, error) {
 	var w world
 	if err := yaml.UnmarshalStrict(section(a, "world.yaml"), &w); err != nil {
@@ -124,7 +123,7 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 	return cfg, nil
 }
 
-// Outcome returns what the pure layers make of a story, by section name.
+// Outcome returns the output of the pure layers, by section name.
 func (s *Story) Outcome() (map[string]string, error) {
 	compiled := compile.Next(nil, s.Snapshot)
 	mesh, out := compiled.Mesh, map[string]string{"findings": lines(compiled.Report())}
@@ -146,7 +145,7 @@ func (s *Story) Outcome() (map[string]string, error) {
 	return out, nil
 }
 
-// Resources returns all that one proxy is told, by type, its endpoint sets included.
+// Resources returns everything that one proxy is sent, by type, including endpoint sets.
 func Resources(mesh *model.Mesh, proxy string) map[string][]*envoy.Resource {
 	v := view.For(mesh, proxy)
 	if v == nil {
@@ -173,7 +172,7 @@ func lines(fs []finding.Finding) string {
 	return b.String()
 }
 
-// spell writes resources as Envoy's own configuration files would.
+// spell writes resources in the form of Envoy's configuration files.
 func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 	var b strings.Builder
 	for _, r := range rs {

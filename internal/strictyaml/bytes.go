@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// unreadable refuses bytes that cannot be configuration text, or that would not mean what they look like.
+// unreadable refuses bytes that are not valid configuration text or that display differently from what they mean.
 func unreadable(text []byte) *finding.Finding {
 	for i := 0; i < len(text); {
 		if c := text[i]; c >= ' ' && c < 0x7f || c == '\n' || c == '\t' {
@@ -28,7 +28,7 @@ func unreadable(text []byte) *finding.Finding {
 	return nil
 }
 
-// Characters that end a line for YAML but not for editors, and those that show text in another order than it is read.
+// Characters that end a line for YAML but not for editors, and characters that change the display order.
 const hidden = "\u0085\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 func oddRune(r rune, size int, rest []byte) (message, remedy string) {

@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseJSON reads a text that is JSON, one value after the other. YAML's parser takes most of JSON, but neither tabs
-// nor the two halves of an escaped character. ok is false when the text is something else.
+// parseJSON parses concatenated JSON values. YAML parsers accept most JSON, but neither tabs nor surrogate pairs. ok is
+// false if the text is not JSON.
 func parseJSON(text []byte) (values []*yaml.Node, ok bool) {
 	if IsMarker(text) {
 		text = text[3:]
@@ -34,13 +34,13 @@ func parseJSON(text []byte) (values []*yaml.Node, ok bool) {
 	}
 }
 
-// halfCharacter finds an escaped half of a character (a surrogate) without its other half, which is no text.
+// halfCharacter finds an escaped surrogate without its other half, which is not valid text.
 func halfCharacter(text []byte) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] != '\\' {
 			continue
 		}
-		i++ // what is escaped
+		i++ // skip the escaped character
 		switch u := escaped(text[i-1:]); {
 		case u < 0xd800 || u > 0xdfff:
 		case u > 0xdbff:
@@ -55,7 +55,7 @@ func halfCharacter(text []byte) bool {
 	return false
 }
 
-// escaped returns the number in \uXXXX at the beginning of a text, -1 where that does not stand there.
+// escaped returns the number in a leading \uXXXX, or -1 if there is none.
 func escaped(text []byte) int64 {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return -1
@@ -70,13 +70,13 @@ func escaped(text []byte) int64 {
 type jsonReader struct {
 	text []byte
 	dec  *json.Decoder
-	at   int64 // up to where lines are counted
+	at   int64 // lines are counted up to here
 	line int
 }
 
 var errDeepJSON = errors.New("nested too deeply")
 
-// value reads one value as the node that YAML's parser would make of it.
+// value reads one value as the node that the YAML parser would produce.
 func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	tok, err := r.dec.Token()
 	if err != nil {
@@ -115,7 +115,7 @@ func (r *jsonReader) node(tok json.Token, depth int) (*yaml.Node, error) {
 	return n, nil
 }
 
-// inside reads what a list or mapping holds, up to its end. Keys come as any other value does.
+// inside reads the content of a list or mapping up to its end. Keys are read like values.
 func (r *jsonReader) inside(n *yaml.Node, depth int) error {
 	for r.dec.More() {
 		v, err := r.value(depth + 1)
@@ -124,11 +124,11 @@ func (r *jsonReader) inside(n *yaml.Node, depth int) error {
 		}
 		n.Content = append(n.Content, v)
 	}
-	_, err := r.dec.Token() // the end
+	_, err := r.dec.Token() // closing delimiter
 	return unexpected(err)
 }
 
-// unexpected keeps an end in the middle of a value from being taken for the end of the text.
+// unexpected turns io.EOF within a value into io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -13,7 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// tree turns the YAML nodes of one object into JSON values and records the line of each field.
+// tree converts the YAML nodes of one object to JSON values and records the line of each field.
 type tree struct {
 	*Report
 	*Budget
@@ -24,7 +24,7 @@ type tree struct {
 // Budget is how much more one document may hold.
 type Budget struct {
 	nodes   int
-	aliased int // what aliases repeat
+	aliased int // values repeated by aliases
 }
 
 // NewBudget returns what one document may hold.
@@ -102,7 +102,7 @@ func (t *tree) value(n *yaml.Node, path string, depth int) any {
 	}
 }
 
-// halt stops reading what is too large, saying so once.
+// halt stops reading an object that is too large. It reports that once.
 func (t *tree) halt(path string, depth int) {
 	if t.halted {
 		return
@@ -176,7 +176,8 @@ func (t *tree) refuseNode(code finding.Code, n *yaml.Node, path, message, remedy
 	t.Findings[len(t.Findings)-1].Line = n.Line - 1
 }
 
-// mark records the line of a path and returns the path. What an alias repeats has the line of the alias.
+// mark records the line of a path and returns an interned copy of the path. Values repeated by an alias have the
+// alias's line.
 func (t *tree) mark(path string, line int) string {
 	if !t.inAlias {
 		t.Lines[path] = line - 1 - t.Line

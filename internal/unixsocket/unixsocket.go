@@ -1,5 +1,5 @@
-// Package unixsocket opens Unix sockets that nobody else can stand in for: at a path, in folders that only root and
-// this user write to.
+// Package unixsocket opens Unix sockets that other users cannot impersonate: their parent directories are writable only
+// by root and this user.
 package unixsocket
 
 import (
@@ -17,10 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxPath is how long the address of a Unix socket may be.
+// MaxPath is the maximum length of a Unix socket's path.
 const MaxPath = 107
 
-// Check says what is wrong with a path for a socket.
+// Check returns an error if a path is not usable for a socket.
 func Check(path string) error {
 	switch {
 	case path == "":
@@ -36,8 +36,8 @@ func Check(path string) error {
 	return nil
 }
 
-// Listen opens a socket with a mode, which it has from its first moment on. The folder is made where it is missing.
-// What a process that is gone left behind is replaced; anything else at the path is left alone, and an error.
+// Listen opens a socket, which has the mode from its creation on. It creates the parent directory if needed. It
+// replaces a socket left by a process that has ended. Anything else at the path is an error and is left alone.
 func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err := Check(path); err != nil {
 		return nil, err
@@ -56,14 +56,14 @@ func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on a Unix socket: %w", err)
 	}
-	if err := os.Chmod(path, mode.Perm()); err != nil { // gives what the umask took
+	if err := os.Chmod(path, mode.Perm()); err != nil { // adds the bits that the umask removed
 		l.Close()
 		return nil, fmt.Errorf("set the mode of the socket: %w", err)
 	}
 	return l, nil
 }
 
-// bind makes the file with a mode, less the umask: the kernel takes that of the unbound socket.
+// bind creates the socket with a mode, less the umask: the kernel takes the mode of the unbound socket.
 func bind(path string, mode os.FileMode) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
@@ -77,7 +77,7 @@ func bind(path string, mode os.FileMode) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// MakeRoom removes a socket that a process left behind, and nothing else.
+// MakeRoom removes a socket left by a process that has ended, and nothing else.
 func MakeRoom(path string) error {
 	st, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -99,7 +99,7 @@ func MakeRoom(path string) error {
 	return nil
 }
 
-// onlyOurs refuses a folder in which others could put a socket of their own in place of ours.
+// onlyOurs refuses a directory in which other users could replace the socket.
 func onlyOurs(dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -122,8 +122,8 @@ func onlyOurs(dir string) error {
 	}
 }
 
-// Peer returns who is at the other end of a connection (SO_PEERCRED, unix(7)): the process that connected, and its user
-// and group at that time.
+// Peer returns the process at the other end of a connection, with its user and group when it connected (SO_PEERCRED,
+// unix(7)).
 func Peer(c syscall.Conn) (*unix.Ucred, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

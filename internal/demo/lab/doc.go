@@ -1,3 +1,3 @@
-// Package lab builds a small world on one machine: network namespaces joined by bridges, and processes inside them.
-// It keeps a record of both, so that what a crashed run left is found and removed by the next, and nothing else is.
+// Package lab builds a network on one machine: network namespaces joined by bridges, and processes inside them. It
+// records both, so that a later run finds and removes exactly what a crashed one left.
 package lab

@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// lockDir holds one lock per prefix of names while a lab with these names lives.
+// lockDir holds one lock per name prefix while a lab exists.
 const lockDir = "/run/isthmus"
 
 // Config of a lab.
 type Config struct {
-	Prefix  string // of the lock; every namespace's name begins with it
-	Dir     string // folder of the lab: made by Open, removed by Close
+	Prefix  string // of the names of the lock and of every namespace
+	Dir     string // the lab's folder, created by Open and removed by Close
 	Network Network
 }
 
-// Lab is a built network and the processes inside it.
+// Lab is a network with processes inside it.
 type Lab struct {
 	cfg  Config
 	lock *os.File
 
-	mu      sync.Mutex // guards record and running
+	mu      sync.Mutex // guards the fields below
 	record  record
-	running []*Process // in the order of their start
+	running []*Process // in order of their start
 }
 
-// Open takes the lab's names, removes what an earlier run left of them, and builds the network.
-// Removed says what was left over. On failure nothing stays behind.
+// Open locks the lab's names, removes the remains of an earlier run, which it returns, and builds the network. On
+// failure it leaves nothing behind.
 func Open(cfg Config) (lab *Lab, removed []string, err error) {
 	lock, err := lockFile(filepath.Join(lockDir, cfg.Prefix+".lock"))
 	if err != nil {
@@ -48,7 +48,7 @@ func Open(cfg Config) (lab *Lab, removed []string, err error) {
 	return l, removed, nil
 }
 
-// Clean removes what a crashed run left and says what that was.
+// Clean removes the remains of a crashed run and returns what they were.
 func Clean(cfg Config) (removed []string, err error) {
 	lock, err := lockFile(filepath.Join(lockDir, cfg.Prefix+".lock"))
 	if err != nil {
@@ -57,7 +57,7 @@ func Clean(cfg Config) (removed []string, err error) {
 	l := &Lab{cfg: cfg, lock: lock, record: record{Prefix: cfg.Prefix, Namespaces: cfg.Network.Namespaces()}}
 	removed, err = l.sweep()
 	err = errors.Join(err, unlockFile(lock))
-	_ = os.Remove(lockDir) // only when empty
+	_ = os.Remove(lockDir) // only if empty
 	return removed, err
 }
 
@@ -74,13 +74,13 @@ func (l *Lab) build() error {
 // Dir returns the lab's folder.
 func (l *Lab) Dir() string { return l.cfg.Dir }
 
-// Close stops the processes, ends whatever else lives in the namespaces, and removes all that was made.
+// Close stops the processes, kills whatever else runs in the namespaces, and removes everything.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	running := l.running
 	l.running = nil
 	l.mu.Unlock()
-	for _, p := range running { // all at once: some take their time
+	for _, p := range running { // in parallel: some take their time
 		p.signal(syscall.SIGTERM)
 	}
 	for i := len(running) - 1; i >= 0; i-- {
@@ -88,11 +88,11 @@ func (l *Lab) Close() error {
 	}
 	_, err := l.sweep()
 	err = errors.Join(err, unlockFile(l.lock))
-	_ = os.Remove(lockDir) // only when empty
+	_ = os.Remove(lockDir) // only if empty
 	return err
 }
 
-// sweep ends recorded processes and inhabitants of the namespaces, and removes namespaces and folder.
+// sweep kills recorded processes and others in the namespaces, and removes namespaces and folder.
 func (l *Lab) sweep() (removed []string, err error) {
 	old, err := l.left()
 	if err != nil {
@@ -127,7 +127,7 @@ func (l *Lab) sweep() (removed []string, err error) {
 	return removed, nil
 }
 
-// left reads the record of an earlier run, if any, and refuses a folder that no lab of this prefix made.
+// left reads the record of an earlier run, if any. It refuses a folder that no lab with this prefix made.
 func (l *Lab) left() (record, error) {
 	old, err := readRecord(l.cfg.Dir)
 	switch {
@@ -150,7 +150,7 @@ func (l *Lab) left() (record, error) {
 	return record{}, nil
 }
 
-// gone waits until none of the processes is alive.
+// gone waits until all processes have ended.
 func gone(victims []process, limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	for _, p := range victims {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes a lock for the life of this process. A second taker is told who holds it.
+// lockFile holds a lock for the lifetime of this process. The error for a second process says who holds it.
 func lockFile(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make %s: %w", filepath.Dir(path), err)
@@ -28,7 +28,7 @@ func lockFile(path string) (*os.File, error) {
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		if !same(f, path) { // its last holder removed it in between
+		if !same(f, path) { // the last holder removed it meanwhile
 			f.Close()
 			continue
 		}
@@ -42,7 +42,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 }
 
-// unlockFile removes the lock and lets it go, in this order.
+// unlockFile removes the lock file and then releases the lock.
 func unlockFile(f *os.File) error {
 	return errors.Join(os.Remove(f.Name()), f.Close())
 }
@@ -56,7 +56,7 @@ func same(f *os.File, path string) bool {
 	return err == nil && os.SameFile(ours, theirs)
 }
 
-// BusyError says that a live process holds the same names.
+// BusyError means that a live process uses the same names.
 type BusyError struct{ PID string }
 
 func (e BusyError) Error() string {

@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsDir is where "ip netns" looks for named network namespaces.
+// netnsDir is where "ip netns" keeps named network namespaces.
 const netnsDir = "/run/netns"
 
-// resolvConf is what programs read to find their DNS server.
+// resolvConf is where programs find their DNS server.
 const resolvConf = "/etc/resolv.conf"
 
 // NetnsPath returns the path of a named network namespace.
 func NetnsPath(name string) string { return filepath.Join(netnsDir, name) }
 
-// onOwnThread runs f on a thread that ends with it: whatever namespaces f enters, no other goroutine ever sees them.
+// onOwnThread runs f on a thread that ends afterwards, so that no other goroutine sees the namespaces that f enters.
 func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go ownThread(func() { done <- f() })
 	return <-done
 }
 
-// ownThread runs f on a locked thread that the runtime ends afterwards. Never on the process's first thread: that one
-// cannot end, and /proc/self shows its namespaces as the process's.
+// ownThread runs f on a locked thread that the runtime ends afterwards. It never uses the main thread, which cannot end
+// and whose namespaces /proc/self shows.
 func ownThread(f func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
@@ -44,7 +44,7 @@ func ownThread(f func()) {
 	<-done
 }
 
-// createNetns makes a named network namespace with a loopback and no forwarding.
+// createNetns creates a named network namespace with loopback up and forwarding off.
 func createNetns(name string) error {
 	return onOwnThread(func() error {
 		h, err := netns.NewNamed(name)
@@ -55,9 +55,9 @@ func createNetns(name string) error {
 			return fmt.Errorf("make network namespace %s: %w", name, err)
 		}
 		defer h.Close()
-		// A new namespace may inherit the host's forwarding; here only gateways pass anything on, and they do it by
-		// TLS. IPv6 stays on the loopback, and on devices that are given an address: duplicate address detection costs
-		// seconds.
+		// A new namespace may inherit the host's forwarding. In the lab only gateways forward, at the TLS level. IPv6
+		// is enabled on the loopback and on devices with an IPv6 address; elsewhere duplicate address detection would
+		// cost seconds.
 		for path, value := range map[string]string{
 			"/proc/sys/net/ipv4/ip_forward":                  "0",
 			"/proc/sys/net/ipv6/conf/all/forwarding":         "0",
@@ -74,7 +74,7 @@ func createNetns(name string) error {
 	})
 }
 
-// deleteNetns removes the name; the namespace goes with its last process.
+// deleteNetns removes the name. The namespace ends with its last process.
 func deleteNetns(name string) error {
 	path := NetnsPath(name)
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) &&
@@ -87,8 +87,8 @@ func deleteNetns(name string) error {
 	return nil
 }
 
-// Inside runs f on a thread of its own inside the named network namespace. Sockets that f makes itself belong there;
-// goroutines that it starts do not.
+// Inside runs f on its own thread in the named network namespace. Sockets that f itself creates belong to that
+// namespace; those of goroutines that it starts do not.
 func Inside(name string, f func() error) error {
 	return onOwnThread(func() error {
 		if err := enter(name, ""); err != nil {
@@ -98,14 +98,14 @@ func Inside(name string, f func() error) error {
 	})
 }
 
-// enter puts the calling thread, which must be locked and never be unlocked, into a network namespace; with resolv also
-// into a mount namespace of its own in which that file is /etc/resolv.conf.
+// enter moves the calling thread, which must be locked for good, into a network namespace. With resolv it also enters a
+// new mount namespace in which that file is /etc/resolv.conf.
 func enter(name, resolv string) error {
 	if resolv != "" {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("make a mount namespace: %w", err)
 		}
-		// What is mounted here stays here; what the host unmounts goes here too.
+		// Mounts made here stay here; the host's unmounts propagate here.
 		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("detach the mount namespace: %w", err)
 		}
@@ -124,14 +124,14 @@ func enter(name, resolv string) error {
 	return nil
 }
 
-// Exec replaces this process by a command inside a network namespace, with resolv as its /etc/resolv.conf if given.
-// It returns only on failure.
+// Exec replaces this process by a command in a network namespace, with resolv as its /etc/resolv.conf if set. It
+// returns only on failure.
 func Exec(name, resolv, path string, argv, env []string) error {
 	return onOwnThread(func() error {
 		if err := enter(name, resolv); err != nil {
 			return err
 		}
-		// The new program takes over the calling thread's namespaces.
+		// The new program inherits the calling thread's namespaces.
 		if err := unix.Exec(path, argv, env); err != nil {
 			return fmt.Errorf("run %s: %w", path, err)
 		}

@@ -12,35 +12,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgeDevice is the name of the bridge in a namespace that has one.
+// bridgeDevice is the name of every bridge.
 const bridgeDevice = "br0"
 
-// Network is a plan: bridges, and namespaces attached to them. Nothing outside of the named namespaces is touched.
+// Network describes bridges and the namespaces attached to them. Nothing outside these namespaces is changed.
 type Network struct {
 	Bridges     []Bridge
 	Attachments []Attachment
 }
 
-// Bridge is a namespace with a bridge in it.
+// Bridge is a namespace that contains a bridge.
 type Bridge struct {
 	Namespace string
-	Address   netip.Prefix // of the bridge itself; zero for a mere switch
-	Address6  netip.Prefix // in IPv6; zero for none
+	Address   netip.Prefix // of the bridge itself; zero for a plain switch
+	Address6  netip.Prefix // IPv6; zero for none
 }
 
-// Attachment is one leg of a namespace on a bridge. A namespace may have several.
+// Attachment connects a namespace to a bridge. A namespace may have several.
 type Attachment struct {
 	Namespace string
-	Device    string // the leg's name inside the namespace
+	Device    string // name inside the namespace
 	Address   netip.Prefix
-	Address6  netip.Prefix // in IPv6; of the two, what is zero is not given
-	Bridge    string       // namespace of the bridge
-	Port      string       // the leg's other end, at the bridge
+	Address6  netip.Prefix // IPv6; of the two addresses, zero ones are not set
+	Bridge    string       // the bridge's namespace
+	Port      string       // name of the other end, at the bridge
 	Via       netip.Addr   // default route, if valid
-	Via6      netip.Addr   // in IPv6
+	Via6      netip.Addr   // IPv6
 }
 
-// Namespaces returns the names of the plan, each once, in the order in which they are made.
+// Namespaces returns the distinct names in the order of their creation.
 func (n Network) Namespaces() []string {
 	var names []string
 	seen := map[string]bool{}
@@ -59,7 +59,7 @@ func (n Network) Namespaces() []string {
 	return names
 }
 
-// build makes everything of the plan. On failure the caller deletes the namespaces, and all goes with them.
+// build creates the network. On failure the caller deletes the namespaces, which removes everything.
 func (n Network) build() error {
 	for _, name := range n.Namespaces() {
 		if err := createNetns(name); err != nil {
@@ -132,8 +132,7 @@ func (a Attachment) build() error {
 	})
 }
 
-// Cut takes a device of a namespace down, or brings it up again: what is on the other side hears nothing, and is told
-// nothing.
+// Cut takes a device down or brings it up again. The other side is not notified.
 func Cut(namespace, device string, cut bool) error {
 	return withHandle(namespace, func(h *netlink.Handle) error {
 		link, err := h.LinkByName(device)
@@ -164,7 +163,7 @@ func up(h *netlink.Handle, device string) error {
 	return nil
 }
 
-// addresses gives a device those of the two that are valid, and sets it up.
+// addresses assigns the valid ones of two addresses to a device and brings it up.
 func addresses(h *netlink.Handle, namespace, device string, four, six netip.Prefix) error {
 	if four.IsValid() {
 		if err := address(h, device, four, 0); err != nil {
@@ -194,7 +193,7 @@ func address(h *netlink.Handle, device string, p netip.Prefix, flags int) error 
 	return nil
 }
 
-// enableIPv6 on one device, without the wait for duplicate addresses.
+// enableIPv6 enables IPv6 on one device, without duplicate address detection.
 func enableIPv6(namespace, device string) error {
 	return Inside(namespace, func() error {
 		for name, value := range map[string]string{"disable_ipv6": "0", "accept_dad": "0", "accept_ra": "0"} {

@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// Command is a program to run inside a network namespace.
+// Command is a program to run in a network namespace.
 type Command struct {
 	Name      string // of its log
 	Namespace string
-	Resolv    string // file to serve as /etc/resolv.conf; empty for the host's
+	Resolv    string // file to mount as /etc/resolv.conf; empty for the host's
 	Path      string
 	Args      []string
 	Env       []string // added to this process's environment
-	// Stdin and Stdout, when set, take the place of nothing and of the log.
+	// Stdin defaults to no input, Stdout to the log.
 	Stdin  io.Reader
 	Stdout io.Writer
 }
@@ -33,14 +33,14 @@ type Process struct {
 	err  error // set before done is closed
 }
 
-// Start runs a command inside the lab. It dies with this process, whatever happens to this one.
+// Start runs a command in the lab. It is killed when this process ends for any reason.
 func (l *Lab) Start(c Command) (*Process, error) {
 	p, err := l.run(c)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	id, err := identify(p.cmd.Process.Pid)
-	if err != nil { // gone already: nothing to record
+	if err != nil { // already ended: nothing to record
 		return p, nil
 	}
 	l.mu.Lock()
@@ -50,7 +50,7 @@ func (l *Lab) Start(c Command) (*Process, error) {
 	return p, l.record.write(l.cfg.Dir)
 }
 
-// Run runs a short command inside the lab to its end; it is not recorded.
+// Run runs a short command in the lab to completion, without recording it.
 func (l *Lab) Run(c Command) error {
 	p, err := l.run(c)
 	if err != nil {
@@ -63,9 +63,8 @@ func (l *Lab) run(c Command) (*Process, error) {
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.Stdin, cmd.Stdout = c.Stdin, c.Stdout
-	// A session of its own, so that Ctrl-C reaches this process alone and the end comes in order; and so that on a busy
-	// machine the scheduler gives each the same share, as it does to Envoys of agents, which have theirs (sched(7),
-	// autogroup).
+	// A session of its own keeps Ctrl-C from the child, so that shutdown happens in order. It also gives each program
+	// an equal scheduler share on a busy machine (sched(7), autogroup), like the agents' Envoys.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{cmd: cmd, log: l.LogFile(c.Name), done: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Dir(p.log), 0o700); err != nil {
@@ -80,7 +79,7 @@ func (l *Lab) run(c Command) (*Process, error) {
 		cmd.Stdout = log
 	}
 	started := make(chan error, 1)
-	// The kernel ends a child with the thread that made it, so that thread stays and waits for it.
+	// The kernel kills a child when the thread that created it ends, so that thread stays and waits for it.
 	go ownThread(func() {
 		defer log.Close()
 		defer close(p.done)
@@ -96,16 +95,16 @@ func (l *Lab) run(c Command) (*Process, error) {
 	return p, <-started
 }
 
-// LogFile returns where a command of that name writes.
+// LogFile returns the log of the command with that name.
 func (l *Lab) LogFile(name string) string { return filepath.Join(l.cfg.Dir, "logs", name+".log") }
 
-// PID returns the process's number.
+// PID returns the process ID.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for the end of the process; its error carries the last line of its log.
+// Wait waits for the process to end. Its error includes the last line of the log.
 func (p *Process) Wait() error {
 	<-p.done
 	if p.err == nil {
@@ -117,7 +116,7 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// Stop asks the process to end, and after the grace makes it.
+// Stop sends SIGTERM, and SIGKILL after the grace period.
 func (p *Process) Stop(grace time.Duration) {
 	p.signal(syscall.SIGTERM)
 	select {
@@ -127,7 +126,7 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// Kill ends the process at once and waits until it is gone.
+// Kill kills the process and waits until it is gone.
 func (p *Process) Kill() {
 	p.signal(syscall.SIGKILL)
 	<-p.done
@@ -135,12 +134,12 @@ func (p *Process) Kill() {
 
 func (p *Process) signal(s syscall.Signal) {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		// Neither can happen to a child that is not yet waited for; Kill and sweep still follow.
+		// Cannot happen to a child that has not been waited for; Kill and sweep follow anyway.
 		return
 	}
 }
 
-// lastLine returns the last line of a file that says something.
+// lastLine returns the last non-empty line of a file.
 func lastLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -16,17 +16,17 @@ import (
 	"isthmus.dev/isthmus/internal/procid"
 )
 
-// recordName is the file in a lab's folder that says what belongs to it.
+// recordName is the file in a lab's folder that lists what belongs to it.
 const recordName = "lab.json"
 
-// record is what belongs to one lab. It is written before a thing is made and read when the thing may be left over.
+// record lists what belongs to one lab. It is written before a thing is created, and read to find what is left over.
 type record struct {
 	Prefix     string    `json:"prefix"`
 	Namespaces []string  `json:"namespaces"`
 	Processes  []process `json:"processes"`
 }
 
-// process names one process beyond doubt: a process id alone may have gone to somebody else.
+// process identifies one process for certain. A process ID alone may be reused.
 type process struct {
 	PID     int    `json:"pid"`
 	Start   uint64 `json:"start"` // clock ticks since boot
@@ -57,7 +57,7 @@ func (r record) write(dir string) error {
 	return nil
 }
 
-// identify describes a live process.
+// identify returns the identity of a live process.
 func identify(pid int) (process, error) {
 	start, err := procid.Start(pid)
 	if err != nil {
@@ -77,13 +77,13 @@ func identify(pid int) (process, error) {
 	}, nil
 }
 
-// kill ends the process if it is still the one recorded, and says whether it did.
+// kill kills the process if it is still the recorded one, and reports whether it did.
 func (p process) kill() bool {
 	now, err := identify(p.PID)
 	return err == nil && now == p && unix.Kill(p.PID, unix.SIGKILL) == nil
 }
 
-// processesIn returns the processes inside a named network namespace.
+// processesIn returns the processes in a named network namespace.
 func processesIn(name string) ([]process, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat(NetnsPath(name), &ns); err != nil {
@@ -118,7 +118,7 @@ func processesIn(name string) ([]process, error) {
 	return found, nil
 }
 
-// existing returns those of the names that exist as network namespaces.
+// existing returns those of the names that are network namespaces.
 func existing(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		_, err := os.Lstat(NetnsPath(name))

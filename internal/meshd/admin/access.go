@@ -129,7 +129,7 @@ func (a *Admin) AdminRevoke(
 		return nil, status.Errorf(codes.NotFound,
 			"administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
 	}
-	a.Door.Look(ctx)
+	a.Door.Recheck(ctx)
 	a.Agents.TellRevoked(revoked)
 	resp.Unwritten, err = a.Endings.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID,
 		func(ctx context.Context) error {

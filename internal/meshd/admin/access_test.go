@@ -57,7 +57,7 @@ func TestAdminRevokeWhileTheDatabaseIsAway(t *testing.T) {
 	a := &Admin{Config: Config{
 		State: db, Standing: st, Endings: &standing.Endings{Log: slog.New(slog.DiscardHandler)}, Agents: agents,
 		Now:  now,
-		Door: door.New(door.Doorway{Judge: st.Judge}),
+		Door: door.New(door.Config{Judge: st.Judge}),
 	}}
 	td, err := spiffe.ParseTrustDomain("cards.example")
 	if err != nil {

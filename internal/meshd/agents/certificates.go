@@ -37,7 +37,7 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	at, err := a.Authority.Attest(ctx, r.Token, r.CSR, from)
 	if at.Node != "" { // an earlier generation of the node has ended: what it has open ends
 		a.Standing.Forget(at.Node)
-		a.Door.LookAt(ctx, at.Node)
+		a.Door.RecheckNode(ctx, at.Node)
 	}
 	if err != nil {
 		a.refusals.count(source)
@@ -125,7 +125,7 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	return &agentapi.SignResponse{Chain: chain, Roots: a.Authority.Roots()}, nil
 }
 
-// hosted is how many workloads a node has registered; a gateway is one.
+// hosted returns how many workloads a node has registered; a gateway is one.
 func (a *Agents) hosted(n state.Node) int {
 	if n.Role == snapshot.RoleGateway {
 		return 1

@@ -21,7 +21,7 @@ var Methods = door.Methods{
 	agentapi.Service: {
 		"Attest": {
 			Who: door.Stranger, Deny: "who joins shows a token and no certificate",
-			Bytes: maxSmall, AtOnce: 128, InAll: 1024, Life: 5 * time.Second, Action: "node join", Itself: true,
+			Bytes: maxSmall, AtOnce: 128, InAll: 1024, Life: 5 * time.Second, Action: "node join", SelfRecorded: true,
 		},
 		"Sign": forNodes("sign", maxSmall, 64),
 		"Sync": forNodes("sync", maxReport, 512),

@@ -50,11 +50,11 @@ func (a *Agents) shut(ctx context.Context, node string) error {
 // drop has what a node that is shut out said and holds open end.
 func (a *Agents) drop(ctx context.Context, node string) {
 	a.Store.Forget(node)
-	a.Door.Look(ctx)
+	a.Door.Recheck(ctx)
 	a.Forgive(node)
 }
 
-// Outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by
+// Outlasting returns the identities whose certificates a revoked node still has, beside its own, which is refused by
 // itself.
 func (a *Agents) Outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
 	last := map[string]time.Time{}
@@ -106,7 +106,7 @@ func (a *Agents) TellRevoked(more []state.Admin) {
 	}
 }
 
-// revokedAdmins are the serial numbers of administrators' certificates that were revoked.
+// revokedAdmins returns the serial numbers of administrators' certificates that were revoked.
 func (a *Agents) revokedAdmins() (serials []string) {
 	for _, one := range *a.revoked.Load() {
 		serials = append(serials, one.Serial)

@@ -67,7 +67,7 @@ func revoking(t *testing.T, db *database, kept *forgetful) *Agents {
 	}
 	return &Agents{Config: Config{
 		State: db, Store: kept, Standing: st, Endings: &standing.Endings{Log: log}, Log: log, Now: time.Now,
-		Door: door.New(door.Doorway{Judge: func(context.Context, door.Caller) error { return nil }}),
+		Door: door.New(door.Config{Judge: func(context.Context, door.Caller) error { return nil }}),
 	}}
 }
 
