@@ -38,7 +38,7 @@ func header(name string) func(model.Match) Formula {
 	return func(m model.Match) Formula { return Header{name, Comparison{Match: m}} }
 }
 
-// listed matches a header if any element of its comma-separated list matches: "user,admin" contains "admin".
+// listHeader matches a header if any element of its comma-separated list matches: "user,admin" contains "admin".
 func listHeader(name string) func(model.Match) Formula {
 	if strings.EqualFold(name, cookieHeader) {
 		return anyCookie

@@ -10,12 +10,12 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// addressed is what a service says of where it is reached.
+// addressed is the part of a service that decides its addresses.
 type addressed struct {
 	age
 	host      string
 	ref       model.Ref
-	own       bool // vip and vip6 are what the mesh gave it
+	own       bool // vip and vip6 were assigned by the mesh
 	vip, vip6 netip.Addr
 	prefixes  []netip.Prefix
 	ports     []uint16
@@ -36,16 +36,17 @@ func addressedOf(services []*service) []addressed {
 	return out
 }
 
-// claim is an address that something is reached by. Two services cannot share one: a proxy could not tell them apart.
+// claim is a use of an address and ports. Two services that the same caller sees cannot share one, since a proxy could
+// not distinguish them.
 type claim struct {
 	prefix netip.Prefix
 	port   uint16
 }
 
-// addresses are who is reached where.
+// addresses maps services to their addresses, after conflicts are resolved.
 type addresses struct {
 	taken    map[claim][]*addressed
-	reached  map[string]reached // by host; of those who do not get what they want
+	reached  map[string]reached // by host; only services that do not get all that they want
 	findings []finding.Finding
 }
 
@@ -55,12 +56,13 @@ type reached struct {
 	prefixes  []netip.Prefix
 }
 
-// settleAddresses looks at the whole mesh. Those that it gave itself come first, then a Service's clusterIP, then the
-// addresses of ServiceEntries; among equals the oldest object. Who comes later keeps its other addresses.
+// settleAddresses resolves address conflicts in the whole mesh. Addresses assigned by the mesh come first, then
+// clusterIPs of Services, then addresses of ServiceEntries; within each, the oldest object. The loser of a conflict
+// keeps its other addresses.
 func settleAddresses(all []*addressed) *addresses {
 	out := &addresses{taken: map[claim][]*addressed{}, reached: map[string]reached{}}
 	if !slices.ContainsFunc(all, func(a *addressed) bool { return !a.own || len(a.prefixes) > 0 }) {
-		return out // the mesh gives no address twice
+		return out // the mesh assigns no address twice
 	}
 	slices.SortFunc(all, func(a, b *addressed) int {
 		return cmp.Or(a.rank()-b.rank(), a.compare(b.age), cmp.Compare(a.host, b.host))
@@ -97,10 +99,11 @@ func (a *addressed) rank() int {
 	return 1
 }
 
-// single is the prefix of one address; of none, no prefix.
+// single returns the prefix of a single address; for an invalid address, an invalid prefix.
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// claim takes an address for all ports of a service, unless another that the same callers may see has one of them.
+// claim claims an address for all ports of a service. It fails if another service that the same callers may see has one
+// of them.
 func (s *addresses) claim(a *addressed, prefix netip.Prefix) bool {
 	for _, port := range a.ports {
 		for _, other := range s.taken[claim{prefix, port}] {
@@ -120,7 +123,8 @@ func (s *addresses) claim(a *addressed, prefix netip.Prefix) bool {
 	return true
 }
 
-// seenTogether says whether some namespace may see what is exported to these, and to those; nil means every one.
+// seenTogether reports whether some namespace sees both what is exported to a and what is exported to b; nil means all
+// namespaces.
 func seenTogether(a, b []string) bool {
 	if a == nil || b == nil {
 		return (a == nil || len(a) > 0) && (b == nil || len(b) > 0)

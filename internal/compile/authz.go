@@ -28,7 +28,7 @@ type policyIndex struct {
 type selectedPolicy struct {
 	age
 	policy *model.Policy
-	values int // that it compares with
+	values int // number of values that it compares
 }
 
 // translated is what the AuthorizationPolicies of a namespace say.
@@ -81,14 +81,14 @@ type admission struct {
 	policyKey string
 }
 
-// policyKey is equal for instances that the same policies select.
+// policyKey returns a key that is equal for instances selected by the same policies.
 func (u *unit) policyKey(i *instance) string {
 	if i.policyKey != "" {
 		return i.policyKey
 	}
 	key := "="
 	if u.isClosed(i.name) {
-		key = i.name // it is closed alone
+		key = i.name // the instance itself is closed
 	}
 	for _, l := range slices.Sorted(maps.Keys(i.labels)) {
 		key += "\x00" + l + "=" + i.labels[l]
@@ -97,7 +97,7 @@ func (u *unit) policyKey(i *instance) string {
 	return key
 }
 
-// policiesOf are the policies of the root namespace and of this one that select an instance.
+// policiesOf returns the policies of the root namespace and of this one that select an instance.
 func (u *unit) policiesOf(i *instance) model.Policies {
 	key := u.policyKey(i)
 	if ps, ok := u.authz.cache[key]; ok {
@@ -119,7 +119,7 @@ func (u *unit) policiesOf(i *instance) model.Policies {
 	return ps
 }
 
-// policiesAt are the policies of an instance at one of its ports. What is the same has the same pointer.
+// policiesAt returns the policies of an instance at one port. Equal results are the same pointer.
 func (u *unit) policiesAt(i *instance, port uint16, http bool) *model.Policies {
 	key := admission{port, http, u.policyKey(i)}
 	if ps := u.part.admitted[key]; ps != nil {
@@ -148,7 +148,7 @@ func (to *translated) policy(o *snapshot.Object, ap *security.AuthorizationPolic
 	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
 		t.field = "spec.targetRefs"
 		t.fail("policies are attached to workloads by selector only")
-		selector = nil // nobody knows what it selects
+		selector = nil // the selection is unknown
 	}
 	t.refusing = p.Action == model.Deny
 	for n, r := range ap.Spec.Rules {
@@ -164,18 +164,18 @@ func (to *translated) policy(o *snapshot.Object, ap *security.AuthorizationPolic
 	return p
 }
 
-// policyTranslator turns one policy's rules into the model's.
+// policyTranslator translates one policy's rules into the model.
 type policyTranslator struct {
 	*report
 	mesh      *meshInputs
 	key       snapshot.Key
 	namespace string
 	field     string
-	refusing  bool // a DENY policy
+	refusing  bool // for DENY policies
 	failed    bool
 }
 
-// fail says that something in the policy cannot be enforced.
+// fail records that something in the policy cannot be enforced.
 func (t *policyTranslator) fail(message string) {
 	t.failed = true
 	t.find(t.key, "ISM0042", t.field, message+"; what the policy selects is closed")
@@ -214,8 +214,8 @@ func (t *policyTranslator) source(s *istiosec.Source) model.Source {
 	}
 }
 
-// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (Istio's trust domain
-// migration).
+// principals parses "td/ns/x/sa/y" with Istio's wildcards. cluster.local and the trust domain aliases mean this mesh
+// (Istio: trust domain migration).
 func (t *policyTranslator) principals(list []string) []model.Principal {
 	var out []model.Principal
 	for _, v := range list {
@@ -346,7 +346,7 @@ func domainSources(list []string) []model.Source {
 	return []model.Source{{TrustDomains: list}}
 }
 
-// match reads Istio's string form: "*" present, "x*" prefix, "*x" suffix, else exact.
+// match parses Istio's string match: "*" present, "x*" prefix, "*x" suffix, else exact.
 func match(v string) model.Match {
 	switch {
 	case v == "*":
@@ -367,7 +367,7 @@ func matches(list []string) []model.Match {
 	return out
 }
 
-// hosts are matches without the port: proxies cut it off before they compare. Left there, a DENY would never match.
+// hosts strips ports, as proxies do before comparing. With the port a DENY rule would never match.
 func hosts(list []string) []model.Match {
 	var out []model.Match
 	for _, v := range list {
@@ -385,7 +385,7 @@ func isPort(s string) bool {
 	return err == nil
 }
 
-// paths are matches, or templates where they hold {*} or {**}.
+// paths parses path matches; those that contain {*} or {**} are templates.
 func (t *policyTranslator) paths(field string, list []string) []model.Match {
 	out := pathMatches(list)
 	t.reportPaths(t.key, field, out)
@@ -404,7 +404,7 @@ func pathMatches(list []string) []model.Match {
 	return out
 }
 
-// reportPaths names the paths that no request can have.
+// reportPaths reports paths that no request can have.
 func (r *report) reportPaths(key snapshot.Key, field string, list []model.Match) {
 	for n, m := range list {
 		if message, remedy := pathmatch.Fault(m); message != "" {
@@ -414,7 +414,7 @@ func (r *report) reportPaths(key snapshot.Key, field string, list []model.Match)
 	}
 }
 
-// upperCase names the methods that no program sends. What refuses compares without regard to case.
+// upperCase reports methods in a letter case that no client sends. DENY rules ignore case.
 func (t *policyTranslator) upperCase(field string, list []string, refusing bool) {
 	for n, v := range list {
 		if v != strings.ToUpper(v) && !refusing {

@@ -10,11 +10,11 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// maxPolicyValues is how many values all policies of one workload may compare with; its Envoy has them for each port.
+// maxPolicyValues limits the values that the policies of one workload compare. Its Envoy holds them once per port.
 const maxPolicyValues = 8_192
 
-// bearable are those of an instance's policies that its proxy is told of: all, or the oldest where they are too many.
-// An ALLOW that is left out allows nothing; for a DENY that is left out everybody is refused.
+// bearable returns the policies of an instance that its proxy gets: all, or the oldest if there are too many. Omitting
+// an ALLOW policy allows less. If a DENY policy is omitted, refusal denies everything instead.
 func (u *unit) bearable(i *instance, all []selectedPolicy) (standing []selectedPolicy, refusal *model.Policy) {
 	total := 0
 	for _, sp := range all {
@@ -44,7 +44,7 @@ func (u *unit) bearable(i *instance, all []selectedPolicy) (standing []selectedP
 	return slices.DeleteFunc(slices.Clone(all), func(sp selectedPolicy) bool { return without[sp.policy] }), refusal
 }
 
-// reportUnbearable says it of one workload of the namespace.
+// reportUnbearable reports that once per namespace, for one workload.
 func (u *unit) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 	if i.workload == nil || u.authz.crowded {
 		return
@@ -59,8 +59,7 @@ func (u *unit) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 	u.findings = append(u.findings, f)
 }
 
-// valuesOf counts what a policy compares with, as Envoy is told of it: conditions stand beside each source and each
-// operation.
+// valuesOf counts the values that Envoy compares for a policy: conditions are repeated for each source or operation.
 func valuesOf(p *model.Policy) int {
 	n := 1
 	for _, r := range p.Rules {
@@ -84,7 +83,8 @@ func valuesOf(p *model.Policy) int {
 	return n
 }
 
-// fromCaller: the condition is about who calls, and stands beside sources; others stand beside operations.
+// fromCaller reports whether the condition tests the caller. Such conditions are repeated per source, others per
+// operation.
 func fromCaller(w model.Condition) bool {
 	return strings.HasPrefix(w.Key, "source.") || w.Key == "remote.ip"
 }

@@ -9,17 +9,17 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// destination is a service that may be called, and by whom.
+// destination is a service with its callers.
 type destination struct {
 	age
 	service *model.Service
 	ports   []destinationPort
 
-	wanted *service // nil for one that is an import's alone
+	wanted *service // nil for a service that only an import defines
 }
 
 type destinationPort struct {
-	outbound model.Outbound // but for what says so
+	outbound model.Outbound // without By
 	callers  []allowed      // sorted by identity
 	open     bool           // any identity may be among them
 	named    []string       // if not: those that may, sorted
@@ -28,13 +28,13 @@ type destinationPort struct {
 	imp  *model.Import // nil for a service of this mesh
 }
 
-// allowed is an identity that may call, and what says so.
+// allowed is an identity that may call, and the objects that allow it.
 type allowed struct {
 	id string
 	by []model.Ref
 }
 
-// destinations of each namespace.
+// destinations computes the destinations of each namespace.
 func (l *linker) destinations() {
 	imported := l.imported()
 	byNamespace := map[string][]*model.Import{}
@@ -144,20 +144,20 @@ func (d *destination) equal(e destination) bool {
 
 func (a allowed) equal(b allowed) bool { return a.id == b.id && slices.Equal(a.by, b.by) }
 
-// outboundTo is a port as its callers find it.
+// outboundTo returns a port as its callers see it.
 func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.Outbound {
 	if imp == nil {
 		return model.Outbound{Service: svc, Port: port, Route: model.ToService(svc, port)}
 	}
-	if imp.Local == nil { // who serves the port here does not matter, nor what they speak
+	if imp.Local == nil { // the local servers and their protocol do not matter
 		port = &model.Port{Number: port.Number, Protocol: imp.Protocol}
 	}
 	return model.Outbound{Service: svc, Port: port, Route: imp.RouteAtCallers(gatewaySet)}
 }
 
-// importCallers: an import's own list decides for an imported port, the servers' policies for any other. Whether
-// anybody serves an import now is not asked: its callers find it under the same name and address, and are told why they
-// have to wait.
+// importCallers returns the callers of an imported port. The import's own list decides for that port; the servers'
+// policies decide for the service's other ports. Whether anybody serves the import now does not matter: callers always
+// get its name and address, and an explanation if nobody does.
 func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed {
 	var out []allowed
 	for _, id := range imp.Callers {
@@ -201,14 +201,14 @@ func (l *linker) callersAt(d destination, port int, into *destinationPort) {
 	}
 }
 
-// caller is an identity together with its parts, taken apart once.
+// caller is a parsed identity.
 type caller struct {
 	id                        string
 	namespace, serviceAccount string
 	sidecar                   *sidecar // of its namespace
 }
 
-// identitiesOf workloads, sorted, without doubles; all of them have one Sidecar.
+// identitiesOf returns the identities of workloads, sorted, without duplicates. They share one Sidecar.
 func identitiesOf(workloads []*model.Workload, sidecar *sidecar) []caller {
 	var out []caller
 	for _, w := range workloads {

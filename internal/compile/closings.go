@@ -12,14 +12,14 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// maxReportedClosed bounds the findings about what is closed.
+// maxReportedClosed limits the findings about closed objects.
 const maxReportedClosed = 1_000
 
-// closing keeps everybody from the workloads that an object selects which is not carried out.
+// closing denies all calls to the workloads selected by an object that is not in effect.
 type closing struct {
-	workload string // the one that it is about; empty for all that labels select
+	workload string // the one concerned; empty for those that the labels select
 	labels   map[string]string
-	policy   *model.Policy // denies all
+	policy   *model.Policy // denies everything
 }
 
 // shut closes what an object selects that is written and not carried out: policiesOf adds the refusal, modesOf demands
@@ -40,7 +40,7 @@ func (u *unit) shut(o snapshot.Closed) {
 	}})
 }
 
-// close adds one of a scope and no more: a thousand of them refuse no more than one does.
+// close adds a closing, at most one per scope, since more would not deny more.
 func (u *unit) close(namespace string, cl closing) {
 	scope := closedScope(namespace, cl.workload, cl.labels)
 	if !u.scopes[scope] {
@@ -49,7 +49,7 @@ func (u *unit) close(namespace string, cl closing) {
 	}
 }
 
-// closedScope is equal for closings of the same workloads.
+// closedScope returns a key that is equal for closings of the same workloads.
 func closedScope(namespace, workload string, selector map[string]string) string {
 	scope := namespace + "\x00" + workload
 	for _, k := range sortedKeys(selector) {
@@ -58,7 +58,7 @@ func closedScope(namespace, workload string, selector map[string]string) string 
 	return scope
 }
 
-// reportClosed says loudly what is written and not in force.
+// reportClosed reports objects that are written but not in effect.
 func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding) {
 	for n, o := range closed {
 		if n == maxReportedClosed {
@@ -74,7 +74,7 @@ func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding)
 	return out
 }
 
-// scope says what a closed object closes.
+// scope describes what a closed object closes.
 func scope(o snapshot.Closed, root string) string {
 	if kind.ClosedBy(o.Key) == kind.Declared {
 		return kind.Workload(o.Key.Namespace, o.Key.Name).String()
@@ -93,17 +93,17 @@ func scope(o snapshot.Closed, root string) string {
 	return "the workloads with " + strings.Join(labels, ",") + " " + where
 }
 
-// describe names an object whose kind or name may not be known.
+// describe names an object whose kind or name may be unknown.
 func describe(k snapshot.Key) string {
 	return cmp.Or(k.Normal().String(), "a document that cannot be read")
 }
 
-// isClosed says whether a workload is closed by its own WorkloadEntry.
+// isClosed reports whether a workload is closed by its own WorkloadEntry.
 func (u *unit) isClosed(name string) bool {
 	return slices.ContainsFunc(u.closings[u.namespace], func(cl closing) bool { return cl.workload == name })
 }
 
-// closedBy are the refusals that close an instance.
+// closedBy returns the denials that close an instance.
 func (u *unit) closedBy(i *instance) []*model.Policy {
 	var out []*model.Policy
 	for _, namespace := range []string{"", u.namespace} {

@@ -1,25 +1,24 @@
-// Package compile turns what was written and registered into what it means: snapshot in, mesh and findings out.
-// It is pure: no I/O, no clock, same input, same output.
+// Package compile turns a snapshot into a mesh and findings. It is pure: no I/O, no clock, same input, same output.
 //
-// Every namespace is a unit. unitOf makes a part of what stands in it: services, workloads, policies, endpoints and the
-// findings on them. link puts the parts together: who gets a name or an address that two want, who may call whom, what
-// crosses to peers, which proxy serves which workload.
+// Every namespace is a unit. unitOf compiles a namespace into a part: services, workloads, policies, endpoints and
+// findings. link combines the parts: it resolves conflicts about names and addresses, and computes who may call whom,
+// what crosses to peers, and which proxy serves which workload.
 //
-// Values are never written once they are made, and one that says the same as its predecessor is the predecessor (keep).
-// So "the same" is the same pointer everywhere: a part is made again only when its inputs differ, and a step of the
-// link only when what it reads does. Next hands the last outcome to the same functions that Mesh calls without one;
-// there is no second way to compile. A step that must look at the whole mesh (names, addresses) reads the little that
-// it needs from each part, so that it rests while that little stays the same.
+// Values are immutable, and a value that equals its predecessor is replaced by it (keep). So equality is pointer
+// equality everywhere: a part is recompiled only if its inputs differ, and a step of link runs only if what it reads
+// differs. Next passes the previous result to the same functions that Mesh calls without one; there is no second way to
+// compile. A step that must look at the whole mesh (names, addresses) reads a small extract of each part, so that it is
+// skipped while the extracts stay the same.
 //
-// A kind whose objects are felt in other namespaces takes one of two ways:
+// A kind that affects other namespaces does so in one of two ways:
 //
-//   - A unit may not look at another namespace. What it has to know of one stands in its inputs, as a value of its own:
-//     rootPolicies are the root namespace's policies, places is which of the names that it wants it gets. The traffic
-//     rules of another namespace's Service (DestinationRule), or a VirtualService's delegates, would be such values:
-//     each namespace offers them from its objects alone, a step like names settles who gets which, and a unit whose
-//     share stays the same is not made again.
-//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo and the Sidecar of a
-//     caller's namespace are looked at when callers are worked out (visible).
+//   - A unit may not read another namespace. What it needs of one is a value in its inputs: rootPolicies are the root
+//     namespace's policies, places says which of the wanted names the namespace gets. Traffic rules for another
+//     namespace's Service (DestinationRule) or a VirtualService's delegates would be such values: each namespace offers
+//     them from its own objects, a step like settleNames decides who gets which, and a unit whose share stays the same
+//     is not recompiled.
+//   - What concerns a pair of caller and destination belongs to link: visible applies exportTo and the Sidecar of a
+//     caller's namespace.
 package compile
 
 import (
@@ -38,9 +37,9 @@ import (
 // Compiled is a mesh together with what it was compiled from.
 type Compiled struct {
 	Snapshot *snapshot.Snapshot
-	Mesh     *model.Mesh       // nil when the configuration means none
-	Findings []finding.Finding // in no order; Known sorts
-	// OnlyEndpoints: the mesh before differs in nothing but where things are served.
+	Mesh     *model.Mesh // nil if the configuration has no Mesh
+	Findings []finding.Finding
+	// OnlyEndpoints means that the mesh differs from the previous one only in endpoints.
 	OnlyEndpoints bool
 
 	gathered *gathered
@@ -49,15 +48,15 @@ type Compiled struct {
 	link     *linked
 }
 
-// Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
+// Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding.
 func Mesh(snap *snapshot.Snapshot) (*model.Mesh, []finding.Finding) {
 	c := Next(nil, snap)
 	finding.Sort(c.Findings)
 	return c.Mesh, c.Findings
 }
 
-// Next is Mesh, with what was compiled before at hand: it costs what has changed since, and a few passes over pointers.
-// The outcome is always that of Mesh. Whatever is the same in both has the same pointer. Before may be nil.
+// Next is Mesh made incremental. Its cost depends on what changed since before (which may be nil), plus a few passes
+// over pointers. The result always equals that of Mesh. Unchanged values keep their pointers.
 func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	if before == nil || before.Mesh == nil {
 		before = &Compiled{gathered: &gathered{}, link: &linked{}}
@@ -78,22 +77,22 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	return c
 }
 
-// onlyEndpointsDiffer costs little, since the meshes share what is the same.
+// onlyEndpointsDiffer is cheap because meshes share unchanged values.
 func (c *Compiled) onlyEndpointsDiffer(before *Compiled) bool {
 	if c.link.services != before.link.services || c.link.workloads != before.link.workloads ||
 		!maps.Equal(c.Mesh.Proxies, before.Mesh.Proxies) {
-		return false // they may be equal and differ in what is behind them
+		return false // routes may be equal although their endpoints differ
 	}
 	a, b := *before.Mesh, *c.Mesh
 	a.Endpoints, b.Endpoints = nil, nil
 	return reflect.DeepEqual(a, b) && !slices.ContainsFunc(c.Mesh.Imports, func(i *model.Import) bool {
-		r := i.RouteAtGateways() // where host names are among the endpoints, the gateways are told them with the route
+		r := i.RouteAtGateways() // endpoints with host names are sent with the route
 		return r.Resolved && !slices.Equal(before.Mesh.Endpoints[r.Set], c.Mesh.Endpoints[r.Set])
 	})
 }
 
-// ChangedEndpoints are the sets that are not as they were before, which may be nil. The cost is in the namespaces where
-// something has changed.
+// ChangedEndpoints returns the sets that differ from before, which may be nil. The cost depends on the namespaces that
+// changed.
 func (c *Compiled) ChangedEndpoints(before *Compiled) []model.EndpointSet {
 	if before == nil || before.Mesh == nil {
 		return slices.Collect(maps.Keys(c.Mesh.Endpoints))
@@ -108,13 +107,13 @@ func (c *Compiled) ChangedEndpoints(before *Compiled) []model.EndpointSet {
 	return out
 }
 
-// made is what a step made, and what from: pointers and other values that == compares.
+// made is the result of a step and its inputs, which are compared with ==.
 type made[T any] struct {
 	from []any
 	out  T
 }
 
-// again makes it anew, unless it would be made from the same.
+// again repeats the step unless its inputs are the same.
 func (m made[T]) again(from []any, make func() T) made[T] {
 	if m.from != nil && slices.Equal(m.from, from) {
 		return m
@@ -122,7 +121,7 @@ func (m made[T]) again(from []any, make func() T) made[T] {
 	return made[T]{from, make()}
 }
 
-// keep is before where now says the same, so that what was made from it stands.
+// keep returns before if now is equal, so that what was derived from before stays valid.
 func keep[T any](before, now *T) *T {
 	if before != nil && (before == now || reflect.DeepEqual(before, now)) {
 		return before
@@ -130,7 +129,7 @@ func keep[T any](before, now *T) *T {
 	return now
 }
 
-// keepList is keep for a list of which the elements are compared. An empty list is nil.
+// keepList is keep for a list, whose elements are compared with equal. An empty list is nil.
 func keepList[T any](before *[]T, now []T, equal func(a, b T) bool) *[]T {
 	switch {
 	case len(now) == 0:
@@ -141,7 +140,7 @@ func keepList[T any](before *[]T, now []T, equal func(a, b T) bool) *[]T {
 	return &now
 }
 
-// elements of a list of keepList.
+// elements returns the elements of a list made by keepList.
 func elements[T any](list *[]T) []T {
 	if list == nil {
 		return nil
@@ -149,10 +148,10 @@ func elements[T any](list *[]T) []T {
 	return *list
 }
 
-// same compares what == compares.
+// same is == as a function.
 func same[T comparable](a, b T) bool { return a == b }
 
-// report gathers findings on objects.
+// report collects findings about objects.
 type report struct {
 	origins interface {
 		Origin(snapshot.Key) snapshot.Origin
@@ -160,12 +159,12 @@ type report struct {
 	findings []finding.Finding
 }
 
-// find adds what finding.New makes.
+// find adds the finding that finding.New returns.
 func (r *report) find(key snapshot.Key, code finding.Code, field, message string, remedy ...string) {
 	r.findings = append(r.findings, finding.New(code, key, field, message, remedy...))
 }
 
-// ref names an object together with where it was written.
+// ref returns an object's name with its position.
 func (r *report) ref(key snapshot.Key) model.Ref {
 	return at(key.String(), r.origins.Origin(key))
 }
@@ -177,8 +176,8 @@ func at(what string, o snapshot.Origin) model.Ref {
 	return model.Ref(what + " (" + o.File + ":" + strconv.Itoa(o.Line) + ")")
 }
 
-// guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the
-// compilation. It closes what an object closes that is not carried out.
+// guarded processes one object. A panic there becomes a finding about that object and does not end the compilation. If
+// the object is of a security kind, what it selects is closed.
 func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func()) {
 	defer func() {
 		fault := recover()

@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// declared are the WorkloadEntries by name. A registered workload of the same name is the one that the entry declares.
+// declared indexes WorkloadEntries by name. A registered workload of that name is the one that the entry declares.
 func declared(entries []*networking.WorkloadEntry) map[string]*networking.WorkloadEntry {
 	out := make(map[string]*networking.WorkloadEntry, len(entries))
 	for _, e := range entries {
@@ -19,8 +19,8 @@ func declared(entries []*networking.WorkloadEntry) map[string]*networking.Worklo
 	return out
 }
 
-// declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is
-// false for a workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
+// declare applies a WorkloadEntry to its registered workload: labels, ports and weight come from the entry. It returns
+// false if the workload contradicts the entry; the workload then does not serve under that name.
 func (u *unit) declare(i *instance, w registered, e *networking.WorkloadEntry) bool {
 	said := u.entryInstance(e.Name, &e.Spec)
 	contradicts := func(field, declared, registered string) bool {

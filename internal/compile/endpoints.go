@@ -26,17 +26,17 @@ func (i *instance) appendEndpoints(all []model.Endpoint, port uint16, healthy bo
 	return all
 }
 
-// compareEndpoints has equal sets be equal bytes.
+// compareEndpoints defines an order, so that equal sets encode to equal bytes.
 func compareEndpoints(a, b model.Endpoint) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host),
 		cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Weight, b.Weight))
 }
 
-// gatewaySet are the mesh's own gateways, for callers of imports.
+// gatewaySet identifies the mesh's own gateways, for callers of imports.
 var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: wellknown.FederationEgress}
 
-// crossingEndpoints are those of the mesh's gateways and of imports.
+// crossingEndpoints returns the endpoints of the mesh's gateways and of imports.
 func (l *linker) crossingEndpoints() map[model.EndpointSet][]model.Endpoint {
 	all := map[model.EndpointSet][]model.Endpoint{}
 	if eps := l.gatewayEndpoints(); len(eps) > 0 {
@@ -50,9 +50,9 @@ func (l *linker) crossingEndpoints() map[model.EndpointSet][]model.Endpoint {
 	return all
 }
 
-// importEndpoints adds the sets of one import. What a peer says is not ready gets nothing. Each address of a peer's
-// gateway is an endpoint, of whichever IP version: their health is asked for, so that one that leads nowhere costs no
-// call, while of an endpoint with two addresses Envoy would ask at the first alone.
+// importEndpoints adds the endpoint sets of an import. A service that the peer reports as not ready gets no calls. Each
+// address of a peer's gateway is an endpoint of its own, in either IP version: Envoy health-checks each endpoint, so an
+// unreachable one costs no call. Of an endpoint with two addresses Envoy would check only the first.
 func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import) {
 	toPeers := i.RouteAtGateways()
 	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
@@ -76,8 +76,8 @@ func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *
 	}
 }
 
-// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does,
-// at all of them, since it may be the control plane that is cut off. Sorted.
+// gatewayEndpoints returns the addresses at which callers of imports reach the mesh's gateways: those that answer or,
+// if none does, all, since the control plane may be the one that is cut off. Sorted.
 func (l *linker) gatewayEndpoints() (out []model.Endpoint) {
 	silent := func(p *model.Proxy) bool { return slices.Contains(l.in.snapshot.SilentGateways, p.Name) }
 	var all []*model.Proxy

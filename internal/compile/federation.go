@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// peer is nil for one with which not even the control planes may talk.
+// peer returns nil for a peer whose control plane may not talk to ours.
 func (l *linker) peer(key snapshot.Key, p *v1alpha1.MeshPeer, v peerrules.Verdict) *model.Peer {
 	if !v.Live {
 		code := finding.Code("ISM0053")
@@ -40,7 +40,7 @@ func (l *linker) peer(key snapshot.Key, p *v1alpha1.MeshPeer, v peerrules.Verdic
 	}
 }
 
-// gatewaysInDomain refuses a peer whose gateways claim an identity outside its trust domain.
+// gatewaysInDomain refuses a peer whose gateways have an identity outside its trust domain.
 func (r *report) gatewaysInDomain(key snapshot.Key, p *v1alpha1.MeshPeer, td spiffe.TrustDomain) bool {
 	for n, s := range p.Spec.GatewayIDs {
 		id, err := spiffe.Parse(s)
@@ -53,7 +53,7 @@ func (r *report) gatewaysInDomain(key snapshot.Key, p *v1alpha1.MeshPeer, td spi
 	return len(p.Spec.GatewayIDs) > 0
 }
 
-// canBeNamed refuses names that no TLS handshake could carry.
+// canBeNamed refuses names that do not fit into a TLS server name.
 func (r *report) canBeNamed(key snapshot.Key, field string, names ...string) bool {
 	for _, n := range names {
 		if len(n) > sni.MaxLen {

@@ -7,17 +7,18 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// PeerCall is a caller at a peer, or all of a kind, and what it may call here.
+// PeerCall is a caller at a peer, or a set of callers, and what it may call here.
 type PeerCall struct {
 	Peer string
-	// SPIFFE ID, with a "*" at its end for all that begin so; empty is whoever the peer lets through, on raw TCP
+	// Caller is a SPIFFE ID. A "*" at the end makes it a prefix. Empty means anybody whom the peer lets through, on raw
+	// TCP.
 	Caller string
 	Export *model.Export
-	By     []model.Ref // the export, and the workload's policies; sorted
+	By     []model.Ref // the export and the workload's policies; sorted
 }
 
-// PeerCalls are the callers at peers that both an export and the policies of the workload behind it may let in. As for
-// callers of the mesh, methods and paths may narrow a call further.
+// PeerCalls returns the callers at peers that may pass both an export and the policies of a workload behind it. As for
+// callers of the mesh, methods and paths may restrict the calls further.
 func PeerCalls(mesh *model.Mesh) []PeerCall {
 	x := newCrossing(&inquiry{mesh: mesh})
 	var out []PeerCall
@@ -43,7 +44,7 @@ func PeerCalls(mesh *model.Mesh) []PeerCall {
 	return out
 }
 
-// behind are the policies of each workload that serves an export; none at all where one is not known here.
+// behind returns the policies of each workload that serves an export, or none if one of them is not registered.
 func (x *crossing) behind(e *model.Export) []model.Policies {
 	var out []model.Policies
 	for _, ep := range x.mesh.Endpoints[e.Set()] {
@@ -60,7 +61,7 @@ func (x *crossing) behind(e *model.Export) []model.Policies {
 	return out
 }
 
-// offeredTo are the callers that an export's rules let through. On raw TCP nobody is told apart.
+// offeredTo returns the callers that an export's rules admit. On raw TCP callers cannot be distinguished.
 func offeredTo(e *model.Export) []model.Match {
 	if !e.Port.Protocol.IsHTTP() {
 		return []model.Match{{}}
@@ -75,7 +76,7 @@ func offeredTo(e *model.Export) []model.Match {
 	return out
 }
 
-// letIn narrows a caller, or a kind of them, to whom the policies name, with the policies that do.
+// letIn returns the part of caller that the policies admit, with the policies that do.
 func (x *crossing) letIn(e *model.Export, ps model.Policies, caller model.Match) map[string][]model.Ref {
 	out := map[string][]model.Ref{}
 	for _, v := range x.verdicts(e, ps, caller) {

@@ -35,12 +35,12 @@ func findCrossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	})
 }
 
-// inquiry looks for findings that are for those who ask, and no part of a compilation.
+// inquiry collects findings that are shown on request and are not part of a compilation.
 type inquiry struct {
 	report
 	snap *snapshot.Snapshot
 	cfg  *snapshot.Config
-	mesh *model.Mesh // that was compiled from the snapshot
+	mesh *model.Mesh // compiled from snap
 }
 
 func inquire(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*inquiry)) []finding.Finding {
@@ -75,7 +75,7 @@ func newCrossing(q *inquiry) *crossing {
 	return x
 }
 
-// Passes are the exports through which some call of their peer may pass: no others are offered.
+// Passes returns the exports through which some call of their peer may pass. Only these are offered.
 func Passes(mesh *model.Mesh) []*model.Export {
 	x := newCrossing(&inquiry{mesh: mesh})
 	var out []*model.Export
@@ -90,7 +90,7 @@ func Passes(mesh *model.Mesh) []*model.Export {
 func (x *crossing) importing(key snapshot.Key, i *v1alpha1.FederatedImport) {
 	at := slices.IndexFunc(x.mesh.Imports, func(m *model.Import) bool { return m.Name == key.Namespace+"/"+key.Name })
 	if at < 0 {
-		return // why it is ignored another finding says
+		return // another finding says why it is ignored
 	}
 	for n, from := range i.Spec.From {
 		x.offered(key, fmt.Sprintf("spec.from[%d]", n), i, from)
@@ -130,7 +130,7 @@ func (x *crossing) hasPeer(name string) bool {
 	return snapshot.Named[*v1alpha1.MeshPeer](x.cfg.Objects, "", name) != nil
 }
 
-// offered compares one source with what the peer offers.
+// offered compares one source of an import with the peer's catalogue.
 func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.FederatedImport, from v1alpha1.ImportFrom) {
 	name, ns := cmp.Or(from.Name, i.Name), cmp.Or(from.Namespace, i.Namespace)
 	if !x.hasPeer(from.Peer) {
@@ -162,7 +162,7 @@ func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.Federated
 	}
 }
 
-// nearOffer is what was most likely meant: the same name elsewhere, or one that differs by a slip of the pen.
+// nearOffer returns the offer that was probably meant: the same name in another namespace, or a similar name.
 func nearOffer(offers []snapshot.OfferedService, name, namespace string) string {
 	var all, same []string
 	for _, s := range offers {
@@ -177,7 +177,7 @@ func nearOffer(offers []snapshot.OfferedService, name, namespace string) string 
 	return finding.Nearest(namespace+"/"+name, all)
 }
 
-// otherPeer looks for the service at the peers that there are: one may have been peered anew under another name.
+// otherPeer looks for the service at other peers: the peer may have been peered again under another name.
 func (x *crossing) otherPeer(key snapshot.Key, field, missing, name, ns string) {
 	var offering, names []string
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](x.cfg) {
@@ -213,7 +213,7 @@ func (x *crossing) importCaller(key snapshot.Key, field, namespace, account stri
 	x.find(key, "ISM0327", field, "no workload of the mesh has the service account "+account, remedy)
 }
 
-// rawPolicies looks for peers' callers in ALLOW policies of workloads that speak no HTTP: there nobody asserts them.
+// rawPolicies reports ALLOW policies that name peers' callers on raw TCP ports, where nobody asserts callers.
 func (x *crossing) rawPolicies() {
 	raw, http := map[string]uint16{}, map[string]bool{}
 	for _, w := range x.mesh.Workloads {

@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// exporting compares an export with the workloads behind it, and with the callers that its peer can have.
+// exporting compares an export with the workloads behind it and with the callers that its peer can have.
 func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
 	told := false
 	for n, to := range e.Spec.To {
@@ -30,7 +30,7 @@ func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
 			}
 			x.rules(key, field, m, to.Rules)
 			if len(x.accounts) == 0 {
-				continue // nobody has joined, or this is a folder without its nodes
+				continue // no workload has joined, or there is no registry
 			}
 			if !told && !x.mesh.IsReady(m) {
 				told = true
@@ -55,8 +55,8 @@ func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
 	}
 }
 
-// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not
-// judged, nor a port without mutual TLS, where the gateway has no name.
+// admitted reports whether some workload behind an export may admit some call of the peer. It does not judge
+// unregistered workloads, nor ports without mutual TLS, where the gateway has no identity.
 func (x *crossing) admitted(e *model.Export) bool {
 	judged := false
 	for _, ep := range x.mesh.Endpoints[e.Set()] {
@@ -77,22 +77,22 @@ func (x *crossing) admitted(e *model.Export) bool {
 	return !judged
 }
 
-// admits says whether a workload's policies may allow some of an export's calls, which our gateways make.
+// admits reports whether a workload's policies may allow some of an export's calls, which our gateways make.
 func (x *crossing) admits(e *model.Export, ps model.Policies) bool {
 	return slices.ContainsFunc(offeredTo(e),
 		func(caller model.Match) bool { return len(x.verdicts(e, ps, caller)) > 0 })
 }
 
-// possible is a verdict that is no refusal, and on what.
+// possible is a verdict other than a denial, and the request that it is about.
 type possible struct {
 	request authz.Request
 	authz.Verdict
 }
 
-// verdicts on a caller, or a kind of them, whom one of our gateways may carry through an export.
+// verdicts returns the possible verdicts on calls of caller, a pattern, that our gateway carries through an export.
 func (x *crossing) verdicts(e *model.Export, ps model.Policies, caller model.Match) []possible {
 	server := authz.Server{HTTP: e.Port.Protocol.IsHTTP(), TrustDomain: x.mesh.TrustDomain.Name(), Gateways: x.gateways}
-	if len(server.Gateways) == 0 { // one that comes may well be called so
+	if len(server.Gateways) == 0 { // a future gateway will probably have this name
 		server.Gateways = []string{authz.WorkloadsOf(server.TrustDomain) + spiffe.SystemNamespace + "/sa/gateway"}
 	}
 	rules := server.Read(ps)
@@ -109,7 +109,7 @@ func (x *crossing) verdicts(e *model.Export, ps model.Policies, caller model.Mat
 	return out
 }
 
-// nobodyAdmitted says which policy to write.
+// nobodyAdmitted reports an export that no policy admits, and which policy to write.
 func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Export) {
 	var principals []string
 	why := "its AuthorizationPolicies allow none of the callers that the export lets through"
@@ -135,7 +135,7 @@ func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Expor
 	slices.Sort(principals)
 	principals = slices.Compact(principals)
 	if len(principals) == 0 {
-		return // no rule, or no gateway: that is the matter then
+		return // without rules or gateways, that is the problem to solve first
 	}
 	x.find(key, "ISM0328", field,
 		fmt.Sprintf("every call of peer %s is refused by the workload behind %s/%s: %s", e.Peer.Name,
@@ -144,11 +144,10 @@ func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Expor
 			e.Service.ID.Namespace, `"`+strings.Join(principals, `", "`)+`"`))
 }
 
-// callerForm is the only form of an identity that a peer's gateway may assert; what may follow a prefix makes one of
-// it.
+// callerForm is the only form of identity path that a peer's gateway may assert. A prefix must be extensible to it.
 var callerForm = regexp.MustCompile(`^/ns/[A-Za-z0-9][A-Za-z0-9._-]*/sa/[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// rules of an export that no request can meet.
+// rules reports rules of an export that no request can match.
 func (x *crossing) rules(key snapshot.Key, field string, e *model.Export, rules []v1alpha1.ExportRule) {
 	for n, r := range rules {
 		for m, v := range r.Callers {
@@ -164,7 +163,7 @@ func (x *crossing) rules(key snapshot.Key, field string, e *model.Export, rules 
 	}
 }
 
-// beginsCaller says whether some identity begins so.
+// beginsCaller reports whether prefix is the beginning of some identity.
 func beginsCaller(prefix string) bool {
 	for _, end := range []string{
 		"", "/ns/a/sa/a", "ns/a/sa/a", "s/a/sa/a", "/a/sa/a", "a/sa/a", "/sa/a", "sa/a", "a",

@@ -20,12 +20,12 @@ type exports struct {
 	findings []finding.Finding
 }
 
-// exporter makes exports.
+// exporter builds exports.
 type exporter struct {
 	report
 	*linker
 	imported map[model.EndpointSet]*model.Import
-	snis     map[string]string // who has each
+	snis     map[string]string // the export that has it
 	all      []*model.Export
 }
 

@@ -17,16 +17,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// importPlan is what FederatedImports ask for, and what they add to the services that there are.
+// importPlan is what FederatedImports ask for, and what they add to existing services.
 type importPlan struct {
 	imports  []*model.Import             // sorted by host and port
-	ports    map[string]*model.Port      // by host: one that it gets from its import
-	services map[string][]*model.Service // by namespace: those that are of an import alone
-	ages     map[string]age              // of these, by host
+	ports    map[string]*model.Port      // by host: a port added by an import
+	services map[string][]*model.Service // by namespace: services that only an import defines
+	ages     map[string]age              // of those services, by host
 	findings []finding.Finding
 }
 
-// importer makes an importPlan.
+// importer builds an importPlan.
 type importer struct {
 	report
 	*linker
@@ -60,7 +60,7 @@ func (l *linker) planImports() {
 	l.findings = append(l.findings, l.now.importPlan.out.findings...)
 }
 
-// with are the objects of those namespaces that have some.
+// with returns the namespaces' objects for which some returns true.
 func (l *linker) with(some func(objects) bool) (out []objects) {
 	for _, ns := range l.in.sorted {
 		if o := l.in.objects[ns]; some(o) {
@@ -70,7 +70,7 @@ func (l *linker) with(some func(objects) bool) (out []objects) {
 	return out
 }
 
-// imported are the imports by the destinations that they decide about.
+// imported indexes the imports by the destinations that they control.
 func (l *linker) imported() map[model.EndpointSet]*model.Import {
 	out := make(map[model.EndpointSet]*model.Import, len(l.mesh.Imports))
 	for _, i := range l.mesh.Imports {
@@ -100,7 +100,7 @@ func (x *importer) callers(key snapshot.Key, i *v1alpha1.FederatedImport) []stri
 	return slices.Compact(out)
 }
 
-// remote is a source of an import; where it cannot be one now, absent says why.
+// remote returns a source of an import, or says in absent why it cannot serve now.
 func (x *importer) remote(
 	key snapshot.Key, i *v1alpha1.FederatedImport, n int, from v1alpha1.ImportFrom,
 ) (r model.Remote, absent string, ok bool) {
@@ -124,7 +124,7 @@ func (x *importer) remote(
 	return r, "", true
 }
 
-// standing says to a caller why nothing passes between the meshes.
+// standing tells a caller why nothing passes between the meshes.
 func standing(r peerrules.Reason) string {
 	switch r {
 	case peerrules.Suspended:
@@ -148,8 +148,8 @@ func weight(w *int32) uint32 {
 	return uint32(*w)
 }
 
-// local settles how a local Service of the same name takes part (with a weight of 0 it does not); false when the import
-// cannot stand.
+// local decides how a local Service of the same name takes part (with weight 0 it does not). It returns false if the
+// import is invalid.
 func (x *importer) local(
 	key snapshot.Key, i *v1alpha1.FederatedImport, imp *model.Import, svc *model.Service,
 ) bool {

@@ -17,23 +17,23 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// ownDomain is how Istio writes the trust domain of the mesh itself.
+// ownDomain is Istio's name for the mesh's own trust domain.
 const ownDomain = "cluster.local"
 
-// meshInputs is what each namespace is told of the mesh.
+// meshInputs is what each namespace needs to know of the mesh.
 type meshInputs struct {
 	trustDomain   spiffe.TrustDomain
 	domain        string // DNS suffix
 	rootNamespace string
-	mode          model.MTLSMode // where no PeerAuthentication speaks
-	allow         bool           // where no AuthorizationPolicy applies
+	mode          model.MTLSMode // default without PeerAuthentication
+	allow         bool           // default without AuthorizationPolicy
 	aliases       []string       // trust domains that mean this mesh
-	peers         []peerDomain   // as configured, live or not: policies do not change their meaning with a peer's state
+	peers         []peerDomain   // as configured: policies do not depend on a peer's state
 }
 
 type peerDomain struct{ name, trustDomain string }
 
-// inputs is all that a part is made of. Two that are == make the same part.
+// inputs is everything that a part is compiled from. Equal (==) inputs give the same part.
 type inputs struct {
 	mesh      *meshInputs
 	root      *rootPolicies
@@ -41,20 +41,20 @@ type inputs struct {
 	workloads *[]registered
 	closed    *[]snapshot.Closed
 	wanted    *[]wanted
-	places    *[]place // of what is wanted, in the same order
+	places    *[]place // for each wanted host, in the same order
 }
 
-// registered is a workload that a node serves.
+// registered is a workload registered by a node.
 type registered struct {
 	snapshot.Workload
-	silent bool // its node is
+	silent bool // its node is silent
 }
 
 func (r registered) equal(s registered) bool {
 	return r.silent == s.silent && r.Workload.Equal(s.Workload)
 }
 
-// gathered is a snapshot, taken apart by namespace. What has not changed has the pointer that it had.
+// gathered is a snapshot divided by namespace. Unchanged values keep their pointers.
 type gathered struct {
 	snapshot   *snapshot.Snapshot
 	config     *snapshot.Config
@@ -66,11 +66,11 @@ type gathered struct {
 	closed     map[string]*[]snapshot.Closed
 	wanted     map[string]*[]wanted
 	nodes      *[]snapshot.Node
-	control    *[]netip.AddrPort // where gateways reach the control plane: addresses, and a port
-	namespaces *[]string         // that are known by name: written, or with something to call or a caller in it
+	control    *[]netip.AddrPort // where gateways reach the control plane
+	namespaces *[]string         // known namespaces: those written, and those with a destination or caller
 }
 
-// gather returns nil, and a finding that says why, where there is no mesh.
+// gather returns nil and a finding if there is no Mesh.
 func gather(before *gathered, snap *snapshot.Snapshot) (*gathered, []finding.Finding) {
 	cfg := snap.Config
 	if cfg.Mesh() == nil {
@@ -141,7 +141,7 @@ func (m *meshInputs) isOwnDomain(td string) bool {
 	return td == ownDomain || td == m.trustDomain.Name() || slices.Contains(m.aliases, td)
 }
 
-// peerOf is the name of the configured peer with that trust domain.
+// peerOf returns the name of the configured peer with that trust domain.
 func (m *meshInputs) peerOf(td string) string {
 	for _, p := range m.peers {
 		if p.trustDomain == td && td != m.trustDomain.Name() {
@@ -155,7 +155,7 @@ func (m *meshInputs) hasPeer(name string) bool {
 	return slices.ContainsFunc(m.peers, func(p peerDomain) bool { return p.name == name })
 }
 
-// knownNamespaces are sorted.
+// knownNamespaces returns them sorted.
 func (g *gathered) knownNamespaces() []string {
 	seen := map[string]bool{}
 	for _, n := range snapshot.Of[*corev1.Namespace](g.config) {
@@ -191,7 +191,7 @@ func workloadsByNamespace(before *gathered, snap *snapshot.Snapshot) map[string]
 	return keepLists(before.workloads, lists, registered.equal)
 }
 
-// closedByNamespace has what is closed in the whole mesh under "".
+// closedByNamespace groups closed objects by namespace. "" holds those that close the whole mesh.
 func closedByNamespace(before map[string]*[]snapshot.Closed, cfg *snapshot.Config) map[string]*[]snapshot.Closed {
 	lists := map[string][]snapshot.Closed{}
 	for _, o := range cfg.Closed {
@@ -208,18 +208,18 @@ func keepLists[T any](before map[string]*[]T, now map[string][]T, equal func(a, 
 	return out
 }
 
-// findings on what the whole mesh reads.
+// findings returns the findings about inputs of the whole mesh.
 func (g *gathered) findings() []finding.Finding {
 	return slices.Concat(g.root.findings, reportClosed(g.config.Closed, g.mesh.rootNamespace))
 }
 
-// unitOutcome is a part and what it was made from.
+// unitOutcome is a part and its inputs.
 type unitOutcome struct {
 	inputs
 	part *part
 }
 
-// units makes the parts of those namespaces whose inputs have changed.
+// units compiles the namespaces whose inputs have changed.
 func (g *gathered) units(old *Compiled, names *settledNames) map[string]*unitOutcome {
 	before := old.units
 	placed := old.names.out == names && sameMap(old.gathered.snapshot.VIPs, g.snapshot.VIPs)
@@ -243,14 +243,14 @@ func (g *gathered) units(old *Compiled, names *settledNames) map[string]*unitOut
 	return out
 }
 
-// sameMap says whether two maps are the very same one.
+// sameMap reports whether two maps are identical.
 func sameMap[K comparable, V any](a, b map[K]V) bool {
 	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 
-// place is what the mesh says of a wanted name.
+// place is the mesh's decision about a wanted host.
 type place struct {
-	vip     netip.Addr // IPv4, that the mesh gave it
+	vip     netip.Addr // IPv4, assigned by the mesh
 	refused bool
 }
 
@@ -263,12 +263,12 @@ func (g *gathered) places(ns string, names *settledNames) []place {
 	return out
 }
 
-// rootPolicies is what the root namespace says of all namespaces.
+// rootPolicies are the root namespace's policies for all namespaces.
 type rootPolicies struct {
 	policies  selectors[selectedPolicy]
 	peerAuths []peerAuth // in force: one, or more of one age
 	closings  []closing
-	sidecar   *sidecar // of namespaces that have none
+	sidecar   *sidecar // for namespaces that have none
 	findings  []finding.Finding
 }
 

@@ -13,17 +13,17 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// instance is one thing that can serve: a registered workload, or a WorkloadEntry.
+// instance is a potential server: a registered workload or a WorkloadEntry.
 type instance struct {
 	namespace, name string
 	labels          map[string]string
-	identity        string // SPIFFE ID, empty when it has none
+	identity        string // SPIFFE ID; empty if it has none
 	addrs           []netip.Addr
-	host            string            // instead of addrs: to be looked up
+	host            string            // a host name to resolve, instead of addrs
 	ports           map[string]uint16 // by name
 	weight          uint32
 	ready           bool
-	silent          bool            // its node is: others are to be called, if there are any
+	silent          bool            // its node is silent, so others are preferred
 	workload        *model.Workload // nil for a WorkloadEntry
 	policyKey       string          // once somebody has asked unit.policyKey
 }
@@ -37,7 +37,7 @@ func (i *instance) selectedBy(selector map[string]string) bool {
 	return true
 }
 
-// backends are the instances of one namespace, findable by label.
+// backends are the instances of one namespace, indexed by label.
 type backends struct {
 	all     []*instance
 	byLabel map[label][]*instance
@@ -52,8 +52,8 @@ func (b *backends) add(i *instance) {
 	}
 }
 
-// selected are the instances with the labels; an empty selector selects none (Kubernetes: its endpoints are
-// written by hand). The cost is in the rarest label, not in the namespace.
+// selected returns the instances with these labels. An empty selector selects none (Kubernetes: its endpoints are
+// written by hand). The cost depends on the rarest label.
 func (b *backends) selected(selector map[string]string) []*instance {
 	if len(selector) == 0 {
 		return nil
@@ -73,7 +73,7 @@ func (b *backends) selected(selector map[string]string) []*instance {
 	return out
 }
 
-// instances are the registered workloads, and the WorkloadEntries that no registered workload is.
+// instances collects the registered workloads, and the WorkloadEntries without a registered workload.
 func (u *unit) instances() {
 	u.registered = map[string]*model.Workload{}
 	entries := declared(snapshot.Of[*networking.WorkloadEntry](u.objects))
@@ -126,14 +126,14 @@ func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 		return
 	}
 	if u.isClosed(w.Name) {
-		i.ready = false // what it would serve, its entry says
+		i.ready = false // its entry defines its ports
 	}
 	u.registered[w.Name] = wl
 	u.hosted = append(u.hosted, wl)
 	u.backends.add(i)
 }
 
-// portKey is a port's name, or its number where it has none.
+// portKey returns a port's name, or its number if it has none.
 func portKey(name string, number uint16) string {
 	if name == "" {
 		return fmt.Sprint(number)

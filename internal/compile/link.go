@@ -15,7 +15,7 @@ import (
 
 const defaultCertificateTTL = time.Hour
 
-// linked is what linking has made on the way to a mesh. All that is in it stays as it is.
+// linked holds the intermediate results of link. All of it is immutable.
 type linked struct {
 	identities   made[*identitySet]
 	peers        *map[string]*model.Peer
@@ -26,7 +26,7 @@ type linked struct {
 	addresses    made[*addresses]
 	served       map[string]made[*map[model.ServiceID]*model.Service] // by namespace
 	services     *joined[model.ServiceID, *model.Service]
-	destinations map[string]made[*[]*destination] // by namespace, sorted by host
+	destinations map[string]made[*[]*destination] // by namespace; sorted by host
 	calls        made[*calls]
 	limits       made[*limits]
 	hosted       map[string]made[*map[model.WorkloadID]*model.Workload] // by namespace
@@ -36,7 +36,7 @@ type linked struct {
 	unready      map[string]made[[]finding.Finding] // by namespace
 }
 
-// linker makes a mesh of parts.
+// linker combines parts into a mesh.
 type linker struct {
 	report
 	in                 *gathered
@@ -46,14 +46,14 @@ type linker struct {
 	moved              []string    // identities that came, went, or see something else, sorted
 }
 
-// linkSteps in their order: each reads what the earlier ones made.
+// linkSteps in order: each reads what earlier ones produced.
 var linkSteps = []func(*linker){
 	(*linker).posture, (*linker).identities, (*linker).peers, (*linker).planImports, (*linker).settleAddresses,
 	(*linker).services, (*linker).exports, (*linker).destinations, (*linker).outbound,
 	(*linker).workloads, (*linker).proxies, (*linker).endpoints, (*linker).findUnready,
 }
 
-// link makes the mesh of the parts in now.
+// link combines the parts in now into a mesh.
 func link(before, now *Compiled) (*model.Mesh, *linked, []finding.Finding) {
 	l := &linker{
 		report: report{origins: now.gathered.config}, in: now.gathered,
@@ -119,8 +119,8 @@ func (l *linker) settleAddresses() {
 	l.findings = append(l.findings, l.now.addresses.out.findings...)
 }
 
-// services as they are served: as their namespaces want them, but for an address that another one has and a port that
-// an import adds. Those of imports alone stand beside them.
+// services builds the services in their final form: without addresses lost to others, and with ports that imports add.
+// Services that only imports define are added.
 func (l *linker) services() {
 	l.now.served = map[string]made[*map[model.ServiceID]*model.Service]{}
 	all := map[string]*map[model.ServiceID]*model.Service{}
@@ -159,7 +159,7 @@ func (l *linker) servicesOf(ns string) map[model.ServiceID]*model.Service {
 	return out
 }
 
-// endpoints of services, of the mesh's gateways and of imports.
+// endpoints collects the endpoints of services, of the mesh's gateways and of imports.
 func (l *linker) endpoints() {
 	all := map[string]*map[model.EndpointSet][]model.Endpoint{}
 	for _, ns := range l.in.sorted {
@@ -170,13 +170,13 @@ func (l *linker) endpoints() {
 	l.mesh.Endpoints = l.now.endpoints.all
 }
 
-// joined is a map of all namespaces' entries, and what each of them has in it. Keys are never in two.
+// joined is a map merged from those of all namespaces, which have disjoint keys.
 type joined[K comparable, V any] struct {
 	in  map[string]*map[K]V
 	all map[K]V
 }
 
-// of a namespace; nil for one that has nothing.
+// of returns the map of a namespace, or nil.
 func (j *joined[K, V]) of(namespace string) *map[K]V {
 	if j == nil {
 		return nil
@@ -184,7 +184,7 @@ func (j *joined[K, V]) of(namespace string) *map[K]V {
 	return j.in[namespace]
 }
 
-// join is before where nothing has changed, else a copy but for those namespaces in which something has. Before may be
+// join returns before if nothing has changed, else a copy in which only changed namespaces are replaced. before may be
 // nil.
 func join[K comparable, V any](before *joined[K, V], in map[string]*map[K]V) *joined[K, V] {
 	if before == nil {
@@ -211,7 +211,7 @@ func join[K comparable, V any](before *joined[K, V], in map[string]*map[K]V) *jo
 	return out
 }
 
-// changed are the keys of those namespaces in which something may have changed since before, which may be nil.
+// changed returns the keys of namespaces that may have changed since before, which may be nil.
 func (j *joined[K, V]) changed(before *joined[K, V]) map[K]bool {
 	out := map[K]bool{}
 	add := func(in, other map[string]*map[K]V) {
@@ -231,7 +231,7 @@ func (j *joined[K, V]) changed(before *joined[K, V]) map[K]bool {
 	return out
 }
 
-// keepMap is keep for a map of which the values are compared.
+// keepMap is keep for a map, whose values are compared with equal.
 func keepMap[K comparable, V any](before *map[K]V, now map[K]V, equal func(a, b V) bool) *map[K]V {
 	if before != nil && maps.EqualFunc(*before, now, equal) {
 		return before
@@ -239,7 +239,7 @@ func keepMap[K comparable, V any](before *map[K]V, now map[K]V, equal func(a, b 
 	return &now
 }
 
-// keepEach is keep for each element of a list, and for the list. Two elements of the same name may be the same.
+// keepEach applies keep to each element of a list and to the list. Elements correspond if they have the same name.
 func keepEach[T any, N comparable](before, now []*T, name func(*T) N) []*T {
 	known := make(map[N]*T, len(before))
 	for _, e := range before {
@@ -254,7 +254,7 @@ func keepEach[T any, N comparable](before, now []*T, name func(*T) N) []*T {
 	return now
 }
 
-// peers that may be used now, and their roots.
+// peers collects the peers that may be used now, and their roots.
 func (l *linker) peers() {
 	verdicts := peerrules.All(l.in.snapshot, l.in.mesh.trustDomain.Name())
 	peers, reasons := map[string]*model.Peer{}, map[string]peerrules.Reason{}

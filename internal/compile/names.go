@@ -8,19 +8,20 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// A resolver appends each suffix of its search list (in Kubernetes <namespace>.svc.<domain>, svc.<domain>, <domain>,
-// and what the host has) to a name with fewer than ndots dots (5 in Kubernetes), before it asks for the name itself. So
-// what a program writes as b.default.svc.cluster.local is first asked for as b.default.svc.cluster.local.cluster.local,
-// and who has that name has b's calls. All that a Service's name may become belongs to the Service's namespace.
+// Resolvers append the suffixes of a search list (in Kubernetes <namespace>.svc.<domain>, svc.<domain>, <domain>, then
+// the host's own) to names with fewer than ndots dots (5 in Kubernetes) before they try the name itself. So a program
+// that asks for b.default.svc.cluster.local first asks for b.default.svc.cluster.local.cluster.local, and whoever has
+// that name gets b's calls. Therefore every name that a Service's name can expand to belongs to the Service's
+// namespace.
 
-// hostOwnership says whose a host is.
+// hostOwnership decides which namespace may use a host.
 type hostOwnership struct {
 	domain     string
 	namespaces []string
 	hasService func(namespace, name string) bool
 }
 
-// fault says why a ServiceEntry of a namespace may not serve a host, and what to do; empty when it may.
+// fault says why a ServiceEntry of namespace own may not serve a host, and what to do. Both are empty if it may.
 func (h hostOwnership) fault(own, host string) (message, remedy string) {
 	owners, fault := h.owners(own, host)
 	if fault != "" {
@@ -41,8 +42,8 @@ func firstLabel(host string) string {
 	return label
 }
 
-// owners are the namespaces in which a Service's name may become a host; none for a host that has nothing to do
-// with Services. A fault says why it can be nobody's.
+// owners returns the namespaces whose Services' names can expand to a host; none if the host is unrelated to Services.
+// fault says why nobody may have the host.
 func (h hostOwnership) owners(own, host string) (owners []string, fault string) {
 	services := model.ServiceSuffix(h.domain)
 	switch {
@@ -68,7 +69,7 @@ func (h hostOwnership) owners(own, host string) (owners []string, fault string) 
 	return nil, ""
 }
 
-// underServices is owners of <name>.svc.<domain>, and, where that is not the whole host, of what follows on it.
+// underServices returns the owners of <name>.svc.<domain>. If whole is false, the host continues after that.
 func (h hostOwnership) underServices(own, name string, whole bool) ([]string, string) {
 	labels := strings.Split(name, ".")
 	n := len(labels)
@@ -79,14 +80,14 @@ func (h hostOwnership) underServices(own, name string, whole bool) ([]string, st
 	case !whole || n == 2:
 		return []string{owner}, ""
 	}
-	// <service>.<namespace>.svc, with a suffix of the search list
+	// <service>.<namespace>.svc with a suffix of the search list
 	for i := 2; i < n; i++ {
 		if labels[i] == "svc" && i >= n-2 {
 			return labels[i-1 : i], ""
 		}
 	}
 	owners := []string{owner}
-	if n == 3 && slices.Contains(h.namespaces, labels[1]) { // <service>.<namespace>, with a suffix
+	if n == 3 && slices.Contains(h.namespaces, labels[1]) { // <service>.<namespace> with a suffix
 		owners = append(owners, labels[1])
 	}
 	if owner == own && (n > 3 || !h.hasService(own, labels[1])) {

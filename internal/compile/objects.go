@@ -12,10 +12,10 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// objects are those of one namespace; nil where there are none. In which nothing has changed has the same pointer.
+// objects are those of one namespace, or nil. The pointer stays the same while nothing in the namespace changes.
 type objects = *snapshot.NamespaceObjects
 
-// objectsByNamespace leaves out those without a namespace.
+// objectsByNamespace omits objects without a namespace.
 func objectsByNamespace(cfg *snapshot.Config) map[string]objects {
 	out := map[string]objects{}
 	for _, n := range cfg.Objects.Namespaces() {
@@ -26,10 +26,10 @@ func objectsByNamespace(cfg *snapshot.Config) map[string]objects {
 	return out
 }
 
-// has says whether there are objects of a kind.
+// has reports whether there are objects of a kind.
 func has[T metav1.Object](o objects) bool { return len(snapshot.Of[T](o)) > 0 }
 
-// age is when an object was first seen, and its name where nobody knows.
+// age orders objects: by when they were first seen, then by name.
 type age struct {
 	key  snapshot.Key
 	seen time.Time
@@ -42,10 +42,10 @@ func (a age) compare(b age) int {
 	return cmp.Or(snapshot.CompareAge(a.seen, b.seen), a.key.Compare(b.key))
 }
 
-// ties says that nobody knows which of the two is older.
+// ties reports whether it is unknown which of the two is older.
 func (a age) ties(b age) bool { return snapshot.CompareAge(a.seen, b.seen) == 0 }
 
-// oldestFirst are the objects of a kind in some namespaces, and their ages.
+// oldestFirst yields the objects of a kind in some namespaces with their ages.
 func oldestFirst[T metav1.Object](in ...objects) iter.Seq2[age, T] {
 	type aged struct {
 		age

@@ -8,20 +8,19 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// calls are the destinations that each identity may call, and no others: need to know. Where they are too many the
-// oldest stand.
+// calls are the destinations that each identity may call, and so may know of. If there are too many, the oldest count.
 type calls struct {
-	of   map[string][]model.Outbound // by identity; sorted, and not empty
-	left map[string]leftOut          // by identity: what it may call and is not told of
+	of   map[string][]model.Outbound // by identity; sorted, not empty
+	left map[string]leftOut          // by identity: what it may call but is not told of
 }
 
-// callChange is what changes for one identity.
+// callChange is the change for one identity.
 type callChange struct {
 	gone map[model.EndpointSet]bool
 	come []model.Outbound
 }
 
-// outbound works out what each identity may call.
+// outbound computes what each identity may call.
 func (l *linker) outbound() {
 	from := make([]any, 0, len(l.in.sorted))
 	for _, ns := range l.in.sorted {
@@ -30,7 +29,7 @@ func (l *linker) outbound() {
 	l.now.calls = l.before.calls.again(from, func() *calls {
 		before, known := l.before.calls.out, l.before.destinations
 		if before == nil || len(before.left) > 0 {
-			before, known = &calls{}, nil // what was left out may have its place now
+			before, known = &calls{}, nil // what was left out may have room now
 		}
 		if changes, ok := callChanges(known, l.now.destinations); ok {
 			if next, ok := before.with(changes); ok {
@@ -41,7 +40,7 @@ func (l *linker) outbound() {
 	})
 }
 
-// callChanges compares destinations; false where there are so many that some identity cannot be told of all.
+// callChanges compares destinations. It returns false if some identity has too many to be told of all.
 func callChanges(before, now map[string]made[*[]*destination]) (map[string]*callChange, bool) {
 	changes := map[string]*callChange{}
 	most := 0
@@ -84,14 +83,14 @@ func callChanges(before, now map[string]made[*[]*destination]) (map[string]*call
 	return changes, true
 }
 
-// to is the destination as one that may call it is told of it.
+// to returns the destination as told to one of its callers.
 func (p destinationPort) to(a allowed) model.Outbound {
 	o := p.outbound
 	o.By = a.by
 	return o
 }
 
-// compareDestinations says which callers lose, and which gain, a port of a destination. Either may be nil.
+// compareDestinations reports which callers lose and which gain a port of a destination. Either may be nil.
 func compareDestinations(was, now *destination, gone, come func(destinationPort, allowed)) {
 	before := map[uint16]destinationPort{}
 	if was != nil {
@@ -127,7 +126,7 @@ func compareDestinations(was, now *destination, gone, come func(destinationPort,
 	}
 }
 
-// with is c after some changes; false where an identity may call more than it can be told of.
+// with returns calls after some changes. It returns false if an identity now has too many destinations.
 func (c *calls) with(changes map[string]*callChange) (*calls, bool) {
 	out := &calls{of: maps.Clone(c.of)}
 	if out.of == nil {
@@ -160,7 +159,7 @@ func (c *calls) tell(id string, list []model.Outbound) {
 	c.of[id] = list
 }
 
-// callsByAge tells each identity of the oldest destinations, as many as it can be told of.
+// callsByAge gives each identity its oldest destinations, up to the limit.
 func (l *linker) callsByAge() *calls {
 	lists, left := map[string][]model.Outbound{}, map[string]leftOut{}
 	var all []*destination
@@ -188,7 +187,7 @@ func (l *linker) callsByAge() *calls {
 	return out
 }
 
-// workloads with what they may call.
+// workloads adds to workloads what they may call.
 func (l *linker) workloads() {
 	from := []any{l.now.calls.out}
 	for _, ns := range l.in.sorted {
@@ -230,7 +229,7 @@ func (l *linker) workloadsOf(ns string, limited *limitedOutbound) map[model.Work
 	return out
 }
 
-// madeWorkloads are those of which the mesh before was made.
+// madeWorkloads returns the workloads from which the previous mesh was made.
 func (l *linker) madeWorkloads(ns string) map[*model.Workload]bool {
 	out := map[*model.Workload]bool{}
 	if was := l.partsBefore[ns]; was != nil {

@@ -22,9 +22,9 @@ type peerAuth struct {
 	ports  map[uint32]string
 }
 
-// peerAuthIndex finds the PeerAuthentications of a namespace that apply: workload over namespace over mesh (Istio:
-// PeerAuthentication). Of several for one scope the oldest counts; where nobody knows which that is, the stricter. In
-// the root namespace those of the namespace are the mesh's.
+// peerAuthIndex finds the PeerAuthentications that apply: workload before namespace before mesh (Istio:
+// PeerAuthentication). Of several for one scope the oldest counts; if that is unknown, the stricter one. In the root
+// namespace, those for the namespace apply to the mesh.
 type peerAuthIndex struct {
 	namespace  []peerAuth          // in force: one, or more of one age
 	bySelector selectors[peerAuth] // all of them, oldest first
@@ -70,7 +70,7 @@ func (r *report) istioRoot(mesh *meshInputs, key snapshot.Key) {
 		"move it to "+mesh.rootNamespace+", or write rootNamespace: istio-system into the Mesh")
 }
 
-// nextPeerAuth is what counts for a scope when one more object speaks for it; objects come oldest first.
+// nextPeerAuth adds one more object to those that count for a scope. Objects arrive oldest first.
 func (u *unit) nextPeerAuth(counts []peerAuth, pa peerAuth, scope string) []peerAuth {
 	if len(counts) == 0 {
 		return append(counts, pa)
@@ -86,7 +86,7 @@ func (u *unit) nextPeerAuth(counts []peerAuth, pa peerAuth, scope string) []peer
 	return counts
 }
 
-// modes of one instance: for any port, and for single ports, with the objects that say so.
+// modes of one instance: the default, and those of single ports, with the objects that set them.
 type modes struct {
 	any   model.MTLSMode
 	ports map[uint32]model.MTLSMode
@@ -100,7 +100,7 @@ func (m modes) of(port uint16) model.MTLSMode {
 	return m.any
 }
 
-// modesOf an instance are worked out once: every port of every service that it serves asks.
+// modesOf returns the modes of an instance. They are memoised, since every port of every service needs them.
 func (u *unit) modesOf(i *instance) modes {
 	out, ok := u.modes[i]
 	if !ok {
@@ -125,8 +125,8 @@ func (u *unit) modesNow(i *instance) modes {
 	return out
 }
 
-// narrowed is what the objects of a narrower scope make of the modes of the wider one. Of several only those that make
-// it stricter are named, since there may be thousands.
+// narrowed applies the objects of a narrower scope to the modes of the wider one. Of several objects, only those that
+// make it stricter are named, since there may be thousands.
 func narrowed(wider modes, scope []peerAuth) modes {
 	out := wider
 	for n, pa := range scope {
@@ -152,7 +152,7 @@ func narrowed(wider modes, scope []peerAuth) modes {
 	return out
 }
 
-// stricter takes for each port the stricter of two modes; refs are the second's.
+// stricter returns the stricter mode for each port. The refs are those of b.
 func stricter(a, b modes) modes {
 	out := modes{any: min(a.any, b.any), ports: map[uint32]model.MTLSMode{}, refs: b.refs}
 	for _, ports := range []map[uint32]model.MTLSMode{a.ports, b.ports} {
@@ -163,8 +163,8 @@ func stricter(a, b modes) modes {
 	return out
 }
 
-// selectedPeerAuths are the objects with a selector that count for an instance: the oldest that selects it, and those
-// of the same age.
+// selectedPeerAuths returns the objects with a selector that count for an instance: the oldest that selects it, and
+// those of the same age.
 func (u *unit) selectedPeerAuths(i *instance) []peerAuth {
 	var out []peerAuth
 	for _, pa := range u.mtls.bySelector.of(i) {
@@ -176,7 +176,7 @@ func (u *unit) selectedPeerAuths(i *instance) []peerAuth {
 	return out
 }
 
-// reportOverlaps names, once, each object that selects something which an older one selects too.
+// reportOverlaps reports, once each, objects that select something that an older one selects too.
 func (u *unit) reportOverlaps() {
 	all := u.mtls.bySelector.all
 	if len(all) < 2 {
@@ -198,7 +198,7 @@ func (u *unit) reportOverlaps() {
 	}
 }
 
-// mode that is written; one that nobody knows, which checks refuse, is the strictest.
+// mode parses a mode. An unknown mode, which checks refuse, is the strictest.
 func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
 	switch s {
 	case "", "UNSET":
@@ -211,7 +211,7 @@ func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
 	return model.Strict
 }
 
-// speaksMTLS says whether callers use mutual TLS: they do unless every server of the port has it disabled.
+// speaksMTLS reports whether callers use mutual TLS: unless every server of the port has it disabled.
 func (u *unit) speaksMTLS(is []backing) bool {
 	for _, i := range is {
 		if i.identity != "" && u.modesOf(i.instance).of(i.number) != model.Disable {
@@ -244,7 +244,7 @@ func (u *unit) listen(w *model.Workload, number uint16, p model.Protocol, svc *m
 	})
 }
 
-// settleWorkloads gives each registered workload the mode and the policies of each port.
+// settleWorkloads sets the mode and policies of each port of each registered workload.
 func (u *unit) settleWorkloads() {
 	u.reportOverlaps()
 	for _, i := range u.backends.all {

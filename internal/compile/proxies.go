@@ -45,7 +45,7 @@ func (l *linker) proxies() {
 	l.mesh.Proxies, l.mesh.Gateways = l.now.proxies.out.all, l.now.proxies.out.gateways
 }
 
-// add puts a workload at its proxy, which may be its own.
+// add assigns a workload to its proxy, which may be its own.
 func (p *proxies) add(w *model.Workload) {
 	node := p.all[w.Node]
 	switch {
@@ -58,7 +58,8 @@ func (p *proxies) add(w *model.Workload) {
 	}
 }
 
-// proxyOf a node is nil for a gateway that can have no identity: it was refused when it registered.
+// proxyOf returns the proxy of a node. It is nil for a gateway with an invalid identity, which was refused when it
+// registered.
 func (l *linker) proxyOf(n snapshot.Node) *model.Proxy {
 	p := &model.Proxy{Name: n.Name, Builtin: n.Builtin}
 	if n.Role != snapshot.RoleGateway || n.Gateway == nil {
@@ -90,9 +91,9 @@ func sameGateways(a, b *model.Gateway) bool {
 
 func byID(a, b *model.Workload) int { return a.ID.Compare(b.ID) }
 
-// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's
-// outer addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both
-// sides. An import that nobody may call crosses nowhere, nor does one that no peer serves now.
+// federation returns what crosses each gateway. Every gateway serves every peer: a peer may call any of the mesh's
+// outer addresses, and callers in the mesh and control planes use any gateway that answers. An import that nobody may
+// call, or that no peer serves now, is left out.
 func (l *linker) federation() *model.Federation {
 	m := l.mesh
 	f := &model.Federation{Exports: m.Exports, Invites: m.Invites, Bootstraps: m.Bootstraps}

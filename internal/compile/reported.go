@@ -37,7 +37,7 @@ func workloadsByAddress(snap *snapshot.Snapshot) map[netip.Addr]string {
 	return out
 }
 
-// troubles are a node's workloads that it does not serve.
+// troubles returns findings about workloads that their node does not serve.
 func troubles(r snapshot.Report) []finding.Finding {
 	var out []finding.Finding
 	for _, t := range r.Troubles {
@@ -51,13 +51,13 @@ func troubles(r snapshot.Report) []finding.Finding {
 	return out
 }
 
-// workloadKey is the key of "<namespace>/<name>".
+// workloadKey returns the key of "<namespace>/<name>".
 func workloadKey(workload string) kind.Key {
 	ns, name, _ := strings.Cut(workload, "/")
 	return kind.Workload(ns, name)
 }
 
-// outside is what of a node's workload passes the mesh by.
+// outside returns findings about traffic of a node's workload that bypasses the mesh.
 func outside(node string, o snapshot.Outside, who func() map[netip.Addr]string) []finding.Finding {
 	var out []finding.Finding
 	if o.Count > 0 && len(o.Connections) > 0 {
@@ -77,7 +77,7 @@ func outside(node string, o snapshot.Outside, who func() map[netip.Addr]string) 
 	return out
 }
 
-// some of several, and how many more there are.
+// some formats a sample and how many more there are.
 func some(shown []string, count int) string {
 	text := strings.Join(shown, ", ")
 	if more := count - len(shown); more > 0 {
@@ -86,7 +86,7 @@ func some(shown []string, count int) string {
 	return text
 }
 
-// named are addresses, with whose they are as far as that is known.
+// named adds to addresses the names of their workloads, if known.
 func named(addrs []string, who map[netip.Addr]string) []string {
 	var out []string
 	for _, text := range addrs {
@@ -100,7 +100,8 @@ func named(addrs []string, who map[netip.Addr]string) []string {
 	return out
 }
 
-// contained are objects that are closed at some proxy, and proxies for which no object can be named.
+// contained returns findings about objects that are closed at some proxy, and proxies for which no object could be
+// blamed.
 func contained(snap *snapshot.Snapshot) []finding.Finding {
 	type place struct{ proxy, reason string }
 	at := map[snapshot.Key][]place{}

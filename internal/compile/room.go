@@ -12,29 +12,28 @@ import (
 )
 
 // A destination is a host and a port. Each is a cluster in the Envoy of every workload that may call it, and an Envoy
-// that is told of very many is no longer there for anybody. So they have bounds, and where those are reached the oldest
-// stand.
+// with too many of them stops serving. Hence these limits. When one is reached, the oldest destinations count.
 const (
-	maxMeshDestinations      = 131_072 // that the mesh serves
-	maxNamespaceDestinations = 8_192   // that one namespace serves
-	maxWorkloadDestinations  = 2_048   // that one workload may call
-	maxProxyDestinations     = 32_768  // that all workloads of one proxy may call
+	maxMeshDestinations      = 131_072 // served by the mesh
+	maxNamespaceDestinations = 8_192   // served by one namespace
+	maxWorkloadDestinations  = 2_048   // callable by one workload
+	maxProxyDestinations     = 32_768  // callable by all workloads of one proxy
 )
 
 // room counts destinations.
 type room struct {
 	served int
-	used   map[string]int // by namespace that serves
+	used   map[string]int // by the serving namespace
 }
 
-// noRoom names the oldest of the objects that had none.
+// noRoom reports the oldest of the objects that had no room.
 func (r *report) noRoom(code finding.Code, who string, most int, keys []snapshot.Key) {
 	r.find(keys[0], code, "metadata.namespace", fmt.Sprintf(
 		"%s serves more than %d hosts and ports; this object and younger ones are not "+
 			"served, %d hosts in all", who, most, len(keys)))
 }
 
-// leftOut counts, by the namespace of a service, how often a workload is not told of one of its ports.
+// leftOut counts, by namespace of the service, how often a workload is not told of a port.
 type leftOut map[string]int
 
 func (l leftOut) findings() (out []finding.Finding) {
@@ -47,7 +46,7 @@ func (l leftOut) findings() (out []finding.Finding) {
 	return out
 }
 
-// oldest sorts destinations by their age.
+// oldest sorts destinations by age.
 func oldest(all []*destination) []*destination {
 	slices.SortFunc(all, func(a, b *destination) int {
 		return cmp.Or(a.age.compare(b.age), cmp.Compare(a.service.Host, b.service.Host))
@@ -55,7 +54,7 @@ func oldest(all []*destination) []*destination {
 	return all
 }
 
-// limits is what workloads are not told of.
+// limits holds the reduced destinations of workloads whose proxies would otherwise get too many; nil if there are none.
 type limits struct {
 	outbound *limitedOutbound // nil unless some proxy would be told of too much
 	left     leftOut
@@ -95,7 +94,7 @@ func (l *linker) limit() *limits {
 	return out
 }
 
-// limitProxy leaves out the youngest services that the workloads of a proxy may call.
+// limitProxy removes the youngest services that a proxy's workloads may call.
 func (l *linker) limitProxy(proxy string, out map[model.WorkloadID][]model.Outbound, left leftOut) {
 	times := map[string]int{} // how often each host is called
 	lists := map[model.WorkloadID][]model.Outbound{}
@@ -123,7 +122,7 @@ func (l *linker) limitProxy(proxy string, out map[model.WorkloadID][]model.Outbo
 		host := d.service.Host
 		if times[host] <= room {
 			room -= times[host]
-			delete(times, host) // it stands
+			delete(times, host) // it stays
 			continue
 		}
 		left[d.service.ID.Namespace] += times[host]

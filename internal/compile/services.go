@@ -19,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// services are those of the namespace that get their names, oldest first.
+// services adds the services of the namespace that get their names, oldest first.
 func (u *unit) services() {
 	u.part.endpoints = &map[model.EndpointSet][]model.Endpoint{}
 	u.granted = map[placeKey]place{}
@@ -36,8 +36,8 @@ func (u *unit) services() {
 	}
 }
 
-// meshPorts of a Service, with their places in its list: only TCP crosses the mesh; reading it warned. A DNS alias
-// serves nothing.
+// meshPorts yields the TCP ports of a Service with their indices. Others do not cross the mesh; reading them caused a
+// warning. A DNS alias (ExternalName) serves nothing.
 func meshPorts(s *corev1.Service) iter.Seq2[int, corev1.ServicePort] {
 	return func(yield func(int, corev1.ServicePort) bool) {
 		for n, p := range s.Spec.Ports {
@@ -67,7 +67,7 @@ func (u *unit) addService(age age, s *corev1.Service) {
 	}
 }
 
-// targetsNobody says that none of the workloads behind a port has what it targets.
+// targetsNobody reports that none of the workloads behind a port has the targeted port.
 func (r *report) targetsNobody(
 	key snapshot.Key, field string, backends []*instance, target intstr.IntOrString, port uint16,
 ) {
@@ -76,7 +76,7 @@ func (r *report) targetsNobody(
 		number := targetPort(i, target, port)
 		known := slices.Collect(maps.Values(i.ports))
 		if i.workload == nil || len(known) == 0 || number != 0 && slices.Contains(known, number) {
-			return // one that has it, or that does not say what it has
+			return // it has the port, or does not list its ports
 		}
 		for name, n := range i.ports {
 			if text := fmt.Sprint(n); name != text {
@@ -100,7 +100,7 @@ func (r *report) targetsNobody(
 			strings.Join(slices.Compact(have), ", ")))
 }
 
-// put gives a service its virtual addresses and its name.
+// put sets a service's virtual addresses and name.
 func (u *unit) put(svc *service, own netip.Addr, clusterIPs []string) {
 	svc.VIP, svc.VIP6 = own, vip.Six(own)
 	for _, text := range clusterIPs {
@@ -148,7 +148,7 @@ func (u *unit) back(svc *service, port *model.Port, backends []*instance, target
 	}
 }
 
-// admissions are what the servers of a port admit; equal ones once.
+// admissions returns the distinct policies of a port's servers.
 func (u *unit) admissions(port *model.Port, served []backing) []*model.Policies {
 	var out []*model.Policies
 	for _, b := range served {
@@ -159,7 +159,7 @@ func (u *unit) admissions(port *model.Port, served []backing) []*model.Policies 
 	return out
 }
 
-// backing is an instance that serves a port, and where.
+// backing is an instance that serves a port, and at which number.
 type backing struct {
 	*instance
 	number uint16
@@ -186,13 +186,13 @@ func targetPort(i *instance, target intstr.IntOrString, service uint16) uint16 {
 	return service
 }
 
-// isResolved says whether the endpoints of an entry can be found.
+// isResolved reports whether an entry's endpoints can be found.
 func isResolved(se *networking.ServiceEntry) bool {
 	r := se.Spec.Resolution
 	return r == istio.ServiceEntry_STATIC || r == istio.ServiceEntry_DNS || r == istio.ServiceEntry_DNS_ROUND_ROBIN
 }
 
-// entryHosts are the hosts of an entry that may be served, with their places in its list.
+// entryHosts yields the hosts of an entry that may be served, with their indices.
 func entryHosts(se *networking.ServiceEntry) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		for n, host := range se.Spec.Hosts {
@@ -241,8 +241,8 @@ func (u *unit) addServiceEntryHost(age age, se *networking.ServiceEntry, host st
 	}
 }
 
-// entryBackends are the instances that an entry's selector selects, or its inline endpoints; with resolution DNS these
-// may have host names, and without any the entry's own host is looked up.
+// entryBackends returns the instances that an entry's selector selects, or its inline endpoints. With resolution DNS,
+// endpoints may have host names, and an entry without endpoints resolves its own host.
 func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instance {
 	if se.Spec.WorkloadSelector != nil {
 		return u.backends.selected(se.Spec.WorkloadSelector.Labels)

@@ -9,18 +9,18 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// sidecar is a Sidecar: what the workloads of a namespace see of what they may call. It shows a service that some host
-// names and that none takes away (Istio: Sidecar, IstioEgressListener.hosts). The root namespace's is that of
-// namespaces without one of their own; nil shows everything.
+// sidecar limits what the workloads of a namespace see of what they may call. A service is visible if some host in
+// shown matches and none in hidden does (Istio: Sidecar, IstioEgressListener.hosts). The root namespace's Sidecar
+// applies to namespaces without their own; nil shows everything.
 type sidecar struct{ shown, hidden []sidecarHost }
 
-// sidecarHost names services by their namespace and host.
+// sidecarHost matches services by namespace and host.
 type sidecarHost struct {
-	namespace string // "." is the caller's, "*" any
-	host      string // "*" is every one, "*.example.com" all below it
+	namespace string // "." is the caller's namespace, "*" any
+	host      string // "*" is any host, "*.example.com" any below it
 }
 
-// sidecars of the namespace: the oldest counts.
+// sidecars finds the Sidecar of the namespace: the oldest counts.
 func (u *unit) sidecars() {
 	var first age
 	for age, s := range oldestFirst[*networking.Sidecar](u.objects) {
@@ -55,7 +55,7 @@ func sidecarOf(s *networking.Sidecar) *sidecar {
 	return out
 }
 
-// shows says whether callers of a namespace see a service.
+// shows reports whether callers of a namespace see a service.
 func (s *sidecar) shows(caller string, svc *model.Service) bool {
 	return s == nil || names(s.shown, caller, svc) && !names(s.hidden, caller, svc)
 }

@@ -11,13 +11,13 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// part is what one namespace means by itself.
+// part is the result of compiling one namespace on its own.
 type part struct {
 	services   *[]*service // oldest first
 	byHost     map[string]*service
-	workloads  *[]*model.Workload // without what they may call
-	identities *[]caller          // of the workloads; sorted, without doubles
-	sidecar    *sidecar           // what the workloads see; nil for all
+	workloads  *[]*model.Workload // without their destinations
+	identities *[]caller          // of the workloads; sorted, without duplicates
+	sidecar    *sidecar           // what the workloads see; nil for everything
 	addressed  *[]addressed       // of the services
 	endpoints  *map[model.EndpointSet][]model.Endpoint
 	findings   []finding.Finding
@@ -27,13 +27,13 @@ type part struct {
 	admitted map[admission]*model.Policies
 }
 
-// service is one as its namespace wants it: others may have an address of it already, and an import may add a port.
+// service is a service as its namespace wants it. It may lose addresses to others, and an import may add a port.
 type service struct {
 	*model.Service
 	age
-	own       bool                // it has no address but the one that the mesh gave it
-	admission [][]*model.Policies // by port: what each sort of its servers admits
-	resolved  []model.Endpoint    // where names are looked up: the callers' proxies hold them
+	own       bool                // all its addresses were assigned by the mesh
+	admission [][]*model.Policies // by port: the distinct policies of its servers
+	resolved  []model.Endpoint    // for names that the callers' proxies resolve
 }
 
 // unit compiles one namespace.
@@ -54,7 +54,7 @@ type unit struct {
 	modes      map[*instance]modes
 	mtls       peerAuthIndex
 	authz      policyIndex
-	sidecar    *sidecar // the oldest of the namespace
+	sidecar    *sidecar // the oldest in the namespace
 	granted    map[placeKey]place
 }
 
@@ -78,7 +78,7 @@ func newUnit(namespace string, in inputs) *unit {
 	return u
 }
 
-// unitOf makes the part of a namespace. What the one before, which may be nil, has alike keeps its pointer.
+// unitOf compiles a namespace. Values equal to those in before, which may be nil, keep their pointers.
 func unitOf(namespace string, in inputs, before *part) *part {
 	u := newUnit(namespace, in)
 	if before != nil {
@@ -87,7 +87,7 @@ func unitOf(namespace string, in inputs, before *part) *part {
 	for _, o := range elements(in.closed) {
 		u.shut(o)
 	}
-	if namespace != in.mesh.rootNamespace { // what stands there is in root
+	if namespace != in.mesh.rootNamespace { // otherwise they are in root
 		u.peerAuths()
 		u.policies()
 		u.sidecars()
@@ -99,7 +99,7 @@ func unitOf(namespace string, in inputs, before *part) *part {
 	return u.part
 }
 
-// keep gives what is as it was the pointer that it had.
+// keep replaces unchanged values by their predecessors.
 func (u *unit) keep() {
 	p, was := u.part, u.before
 	p.findings = u.findings
@@ -131,5 +131,5 @@ func (u *unit) keep() {
 	}
 }
 
-// guarded is report.guarded in this namespace.
+// guarded is report.guarded for this namespace.
 func (u *unit) guarded(key snapshot.Key, work func()) { u.report.guarded(key, u.shut, work) }

@@ -63,12 +63,12 @@ func findUnmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding 
 type unmatched struct {
 	*inquiry
 	in       *meshInputs
-	backends map[string]*backends // by namespace; none where nobody is
+	backends map[string]*backends // by namespace, if it has any
 	ids      []caller
-	known    map[string]bool // the same by SPIFFE ID
+	known    map[string]bool // by SPIFFE ID
 }
 
-// backends of each namespace that has any.
+// backends returns the instances of each namespace that has any.
 func (g *gathered) backends() map[string]*backends {
 	out := map[string]*backends{}
 	for _, ns := range g.sorted {
@@ -83,7 +83,7 @@ func (g *gathered) backends() map[string]*backends {
 	return out
 }
 
-// everyIdentity is who can call inside the mesh: workloads, and the gateways that bring in what peers ask for.
+// everyIdentity returns all potential callers in the mesh: workloads, and the gateways, which carry peers' calls.
 func everyIdentity(snap *snapshot.Snapshot, mesh *model.Mesh) []caller {
 	out := identitiesOf(slices.Collect(maps.Values(mesh.Workloads)), nil)
 	if snap.Registry == nil {
@@ -100,7 +100,8 @@ func everyIdentity(snap *snapshot.Snapshot, mesh *model.Mesh) []caller {
 	return out
 }
 
-// selecting are the instances that an object of a namespace selects. In the root namespace it selects everywhere.
+// selecting returns the instances that an object of a namespace selects. An object in the root namespace selects
+// everywhere.
 func (u *unmatched) selecting(namespace string, labels map[string]string) []*instance {
 	var out []*instance
 	for ns, b := range u.backends {
@@ -123,7 +124,7 @@ func (u *unmatched) selector(key snapshot.Key, field string, labels map[string]s
 	u.unselected(key, field, labels, "the policy applies to nobody")
 }
 
-// service is unlike a policy in that it selects in its own namespace alone.
+// service selects only in its own namespace, unlike a policy.
 func (u *unmatched) service(key snapshot.Key, selector map[string]string) {
 	b := u.backends[key.Namespace]
 	if b != nil && slices.ContainsFunc(b.all, func(i *instance) bool { return i.selectedBy(selector) }) {
@@ -154,7 +155,7 @@ func written(labels map[string]string) string {
 	return strings.Join(out, ", ")
 }
 
-// nearLabels is what some workload has under the same key, where the selector has one label alone.
+// nearLabels suggests a value that some workload has for the key, if the selector has one label.
 func (u *unmatched) nearLabels(namespace string, labels map[string]string) string {
 	if len(labels) != 1 || u.backends[namespace] == nil {
 		return ""
@@ -256,13 +257,13 @@ func (u *unmatched) nobody(key snapshot.Key, field, what, value string) {
 	u.find(key, "ISM0346", field, fmt.Sprintf("no workload of the mesh has the %s %q", what, value))
 }
 
-// ports are the workload's; the Service's is a common slip.
+// ports are those of the workload; naming the Service's port is a common mistake.
 func (u *unmatched) ports(key snapshot.Key, field string, list []string, labels map[string]string) {
 	served := map[uint16]bool{}
 	for _, i := range u.selecting(key.Namespace, labels) {
 		w := u.mesh.Workloads[model.WorkloadID{Namespace: i.namespace, Name: i.name}]
 		if w == nil {
-			return // of what nobody registered not all ports are known
+			return // not all ports of unregistered workloads are known
 		}
 		for _, in := range w.Inbound {
 			served[in.Port] = true

@@ -19,11 +19,11 @@ type wanted struct {
 	age
 	ref   model.Ref
 	host  string
-	n     int // its place in a ServiceEntry's list
+	n     int // index in a ServiceEntry's list
 	ports int
 }
 
-// placeKey tells the hosts of one namespace apart.
+// placeKey identifies a wanted host within its namespace.
 type placeKey struct {
 	key snapshot.Key
 	n   int
@@ -36,13 +36,13 @@ var serviceKind = snapshot.KeyFor[*corev1.Service]("", "").Kind
 
 func (w wanted) isService() bool { return w.key.Kind == serviceKind }
 
-// wantedBy are the hosts that the objects of a namespace would serve: those of Services first, each kind oldest first.
+// wantedBy returns the hosts that the objects of a namespace would serve: Services first, each kind oldest first.
 func wantedBy(o objects, domain string) []wanted {
 	var out []wanted
 	r := report{origins: o}
 	for age, s := range oldestFirst[*corev1.Service](o) {
 		if s.Spec.Type == corev1.ServiceTypeExternalName {
-			continue // a DNS alias, nothing to serve
+			continue // a DNS alias (ExternalName) serves nothing
 		}
 		ports := 0
 		for range meshPorts(s) {
@@ -58,17 +58,18 @@ func wantedBy(o objects, domain string) []wanted {
 	return out
 }
 
-// settledNames is who gets which of the hosts that are wanted.
+// settledNames records who gets which host.
 type settledNames struct {
-	refused map[string]map[int]bool   // by namespace: places in its list
+	refused map[string]map[int]bool   // by namespace: indices into its list
 	reasons []finding.Finding         // why a ServiceEntry does not get a host
-	crowded map[string][]snapshot.Key // by namespace: what had no room in it
-	noRoom  []snapshot.Key            // what had no room in the mesh
+	crowded map[string][]snapshot.Key // by namespace: what exceeded its limit
+	noRoom  []snapshot.Key            // what exceeded the mesh's limit
 }
 
 func (s *settledNames) isRefused(ns string, n int) bool { return s.refused[ns][n] }
 
-// settleNames looks at the whole mesh: a name belongs to the oldest who wants it, but Services before ServiceEntries.
+// settleNames resolves name conflicts in the whole mesh: a name goes to the oldest claimant, Services before
+// ServiceEntries.
 func (g *gathered) settleNames(before made[*settledNames]) made[*settledNames] {
 	from := []any{g.mesh, g.namespaces}
 	for _, ns := range g.sorted {
@@ -154,7 +155,7 @@ func (g *gathered) importedHosts() map[string]importedHost {
 	return hosts
 }
 
-// refusal is why a ServiceEntry does not get a host that others may have; nil when it does.
+// refusal says why a ServiceEntry does not get a host; nil if it does.
 func (w *wanted) refusal(
 	holders map[string]*wanted, imports map[string]importedHost, ownership hostOwnership,
 ) *finding.Finding {
@@ -173,7 +174,7 @@ func (w *wanted) refusal(
 	return nil
 }
 
-// findings name who did not get a name, and, for each namespace and for the mesh, the oldest object that had no room.
+// findings reports who did not get a name and, for each namespace and the mesh, the oldest object that had no room.
 func (s *settledNames) findings() []finding.Finding {
 	r := report{findings: slices.Clone(s.reasons)}
 	for _, ns := range sortedKeys(s.crowded) {

@@ -16,13 +16,13 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// tag is one named value of a log entry; Value may hold Envoy's command operators.
+// tag is one named value of a log entry. Value may contain Envoy's command operators.
 type tag struct {
 	name, value string
-	ofHost      bool // what the endpoint that was chosen says under this name comes first
+	ofHost      bool // the chosen endpoint's metadata of this name takes precedence
 }
 
-// certificateTags are what the log protocol itself does not carry.
+// certificateTags are values that the log protocol itself lacks.
 var certificateTags = []tag{
 	{name: "fingerprint", value: "%DOWNSTREAM_PEER_FINGERPRINT_256%"},
 	{name: "not_after", value: "%DOWNSTREAM_PEER_CERT_V_END%"},
@@ -49,7 +49,7 @@ func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *acces
 func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	c := &grpclogv3.CommonGrpcAccessLogConfig{
 		LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3,
-		BufferSizeBytes: u32(128 << 10), // within a second; each message costs the agent as much as several entries
+		BufferSizeBytes: u32(128 << 10), // within a second; a message costs as much as several entries
 	}
 	for _, t := range tags {
 		ct := &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}}
@@ -78,7 +78,7 @@ func stateOf(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
 // hostMetadata is that of the endpoint that was chosen.
 var hostMetadata = &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}}
 
-// hostTags is where an endpoint's metadata holds what tags ofHost ask for.
+// hostTags is the metadata namespace that tags with ofHost read.
 const hostTags = "isthmus"
 
 // when keeps an entry only if a CEL expression holds.
@@ -93,47 +93,47 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 	}
 }
 
-// connectionRefusals logs connections that were refused, or for which nobody could be reached. Failed TLS handshakes
-// reach only the listener's log and carry no flag. What the system says of a connection that the other side has left is
-// no refusal, nor is what the inspector notes of one that does not speak TLS ("TLS_error|", where a handshake's failure
-// begins "TLS_error:"): whether it may is for its chain.
+// connectionRefusals logs connections that were refused or had no reachable destination. Failed TLS handshakes appear
+// only in the listener's log and have no response flag. Two transport failure reasons are not refusals: that the other
+// side has closed, and the TLS inspector's note that a connection is not TLS ("TLS_error
+// ", while a handshake failure starts with "TLS_error:"); the chain decides whether plaintext is allowed.
 func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{
 		tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
 			` && !connection.transport_failure_reason.startsWith("TLS_error|")`+
-			` && !`+leftByTheOther+
+			` && !`+peerClosed+
 			` || connection.termination_details.contains("rbac_access_denied")`)), tags...),
 	}
 }
 
-// leftByTheOther: what the system says of a connection that the other side has left, as an expression.
-const leftByTheOther = `connection.transport_failure_reason.contains("system library")`
+// peerClosed is a CEL expression that holds if the other side closed the connection.
+const peerClosed = `connection.transport_failure_reason.contains("system library")`
 
-// refusals logs the requests that Envoy itself answered, or ended before they were over.
+// refusals logs requests that Envoy answered or aborted itself.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(ownDoing...), tags...)}
+	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(localResponses...), tags...)}
 }
 
-// refusalsAtClient is for proxies that programs call. It logs refusals, and requests of HTTP/1.1 that ended because the
-// client closed its side before an answer began. The client may have closed only its sending half: Envoy cannot tell,
-// and answers neither way. A client that leaves during an answer is left out, since streams of events end so. HTTP/2
-// has no half-close of connections.
+// refusalsAtClient is for proxies that programs call. It logs refusals, and HTTP/1.1 requests whose client closed its
+// side before the response began. The client may have closed only its sending half; Envoy cannot tell and does not
+// answer. A client that leaves during a response is not logged, since event streams end that way. HTTP/2 has no
+// half-close of connections.
 func refusalsAtClient(name string, tags ...tag) []*accesslogv3.AccessLog {
 	closedEarly := allOfFilters(
 		flagged("DC"), compared(accesslogv3.ComparisonFilter_EQ, 0), when(`request.protocol != "HTTP/2"`),
 	)
-	filter := anyOfFilters(append(slices.Clone(ownDoing), closedEarly)...)
+	filter := anyOfFilters(append(slices.Clone(localResponses), closedEarly)...)
 	return []*accesslogv3.AccessLog{httpLog(name, filter, tags...)}
 }
 
-// unreached holds for connections for which there was nobody, or nobody who could be reached.
+// unreached matches connections without a reachable destination.
 var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 
-// ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of
+// localResponses holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of
 // what went wrong, and of other answers of its own their details, which only an expression can ask for. So those alone
 // are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they
 // say. What is cheap and holds for most requests is asked first.
-var ownDoing = []*accesslogv3.AccessLogFilter{
+var localResponses = []*accesslogv3.AccessLogFilter{
 	// All flags but those of clients that left.
 	allOfFilters(
 		flagged(), // any
@@ -146,6 +146,8 @@ var ownDoing = []*accesslogv3.AccessLogFilter{
 	),
 }
 
+// grpcRefused matches gRPC statuses other than OK. Requests that are not gRPC have UNKNOWN, unless their HTTP status
+// maps to another one.
 var (
 	speaksGRPC = &accesslogv3.AccessLogFilter{
 		FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
@@ -181,17 +183,17 @@ func allOfFilters(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLo
 	}}
 }
 
-// anyAnswered keeps an entry only if the answer had one of these statuses, of which there are two or more.
+// anyAnswered keeps an entry only if the response has one of these statuses, at least two.
 func anyAnswered(statuses ...uint32) *accesslogv3.AccessLogFilter {
 	return anyOfFilters(each(statuses, answered)...)
 }
 
-// answered keeps an entry only if the answer had this status. Every request asks this, so that it is no expression.
+// answered keeps an entry only if the response has this status. It runs for every request, so it is not an expression.
 func answered(status uint32) *accesslogv3.AccessLogFilter {
 	return compared(accesslogv3.ComparisonFilter_EQ, status)
 }
 
-// answeredFrom keeps an entry only if the answer had this status or a higher one.
+// answeredFrom keeps an entry only if the response has this status or a higher one.
 func answeredFrom(status uint32) *accesslogv3.AccessLogFilter {
 	return compared(accesslogv3.ComparisonFilter_GE, status)
 }
@@ -207,16 +209,16 @@ func compared(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv3.Ac
 	}
 }
 
-// unserved tells the agent at once of a connection that a workload's own program did not take, so that it looks whether
-// the program is there. On raw TCP nobody else can tell: who called has been let in by then, and sees its connection
-// end.
+// unserved reports a connection that a workload's program did not accept to the agent immediately, so that it checks
+// whether the program is running. On raw TCP nobody else can report it: the caller has already been admitted and only
+// sees its connection close.
 func unserved(w *model.Workload) *accesslogv3.AccessLog {
 	c := logToAgent(wellknown.LogUnserved, []tag{workloadTag(w.ID.String())})
 	c.BufferSizeBytes = u32(0)
 	return accessLog(flagged("UF"), &grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: c})
 }
 
-// workloadTag says at which workload of the node something was seen.
+// workloadTag names the workload concerned.
 func workloadTag(id string) tag { return tag{name: "workload", value: id} }
 
 var (

@@ -18,7 +18,7 @@ import (
 // callerHeader carries the caller that a federation gateway asserts.
 const callerHeader = "isthmus-caller"
 
-// denyRBAC and allowRBAC carry out policies in normal form. A nil result means that there is nothing to enforce.
+// denyRBAC and allowRBAC translate policies in normal form. nil means that there is nothing to enforce.
 func denyRBAC(ps authz.Policies) *rbacv3.RBAC {
 	if len(ps.Deny) == 0 {
 		return nil
@@ -26,7 +26,7 @@ func denyRBAC(ps authz.Policies) *rbacv3.RBAC {
 	return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: rbacPolicies(ps.Deny)}
 }
 
-// allowRBAC denies all where no policy allows, unless the mesh's default says otherwise.
+// allowRBAC denies whatever no policy allows, unless the mesh allows by default.
 func allowRBAC(ps authz.Policies) *rbacv3.RBAC {
 	if ps.DefaultAllow {
 		return nil
@@ -44,7 +44,7 @@ func rbacPolicies(rules []authz.Rule) map[string]*rbacv3.Policy {
 	return out
 }
 
-// policyName is what Envoy reports as the matched policy: the object and the number of its rule.
+// policyName returns the name of the matched policy that Envoy reports: the object and the index of its rule.
 func policyName(object string, rule int) string { return fmt.Sprintf("%s#%d", object, rule) }
 
 func quote(s string) string { return regexp.QuoteMeta(s) }
@@ -57,7 +57,7 @@ func each[V, R any](list []V, one func(V) R) []R {
 	return out
 }
 
-// principal writes a formula on who calls.
+// principal translates a formula about the caller.
 func principal(f authz.Formula) *rbacv3.Principal {
 	switch f := f.(type) {
 	case authz.All:
@@ -72,13 +72,14 @@ func principal(f authz.Formula) *rbacv3.Principal {
 		return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{
 			Header: headerMatcher(authz.Header{Name: callerHeader, Comparison: f.Comparison}),
 		}}
-	case authz.Source: // remote_ip is the direct address, too; but a call that was handed over has none of those
+	// remote_ip also is the direct address, but a call that was handed over inside the proxy has no direct one.
+	case authz.Source:
 		return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(netip.Prefix(f))}}
 	}
-	panic(fmt.Sprintf("%T is no formula on who calls", f)) // cannot happen: a test knows every formula
+	panic(fmt.Sprintf("%T is no formula on who calls", f)) // cannot happen: a test covers every formula
 }
 
-// permission writes a formula on what is asked for.
+// permission translates a formula about the request.
 func permission(f authz.Formula) *rbacv3.Permission {
 	switch f := f.(type) {
 	case authz.All:
@@ -102,10 +103,10 @@ func permission(f authz.Formula) *rbacv3.Permission {
 	case authz.Port:
 		return &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationPort{DestinationPort: uint32(f)}}
 	}
-	panic(fmt.Sprintf("%T is no formula on what is asked for", f)) // cannot happen: a test knows every formula
+	panic(fmt.Sprintf("%T is no formula on what is asked for", f)) // cannot happen: a test covers every formula
 }
 
-// textMatcher writes a comparison of a text.
+// textMatcher translates a comparison of a string.
 func textMatcher(c authz.Comparison) *matcherv3.StringMatcher {
 	switch {
 	case c.Regex != "":
@@ -118,7 +119,7 @@ func textMatcher(c authz.Comparison) *matcherv3.StringMatcher {
 	return m
 }
 
-// headerMatcher writes a comparison of a header, which may be there and empty.
+// headerMatcher translates a comparison of a header. The header may be present and empty.
 func headerMatcher(h authz.Header) *routev3.HeaderMatcher {
 	if h.Regex == "" && h.Match.Kind == model.Present {
 		return &routev3.HeaderMatcher{
@@ -132,7 +133,7 @@ func headerMatcher(h authz.Header) *routev3.HeaderMatcher {
 	}
 }
 
-// glob makes a regular expression of a pattern in which "*" stands for any run of characters.
+// glob converts a pattern to a regular expression. "*" matches any characters.
 func glob(pattern, star string) string {
 	parts := strings.Split(pattern, "*")
 	for i := range parts {
@@ -145,7 +146,7 @@ func headerPermission(h *routev3.HeaderMatcher) *rbacv3.Permission {
 	return &rbacv3.Permission{Rule: &rbacv3.Permission_Header{Header: h}}
 }
 
-// header compares one as a whole.
+// header compares a whole header.
 func header(name string, m model.Match) *routev3.HeaderMatcher {
 	return headerMatcher(authz.Header{Name: name, Comparison: authz.Comparison{Match: m}})
 }

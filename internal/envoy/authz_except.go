@@ -9,17 +9,16 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// The bounds of such an expression. Envoy makes a program of it, of some eight instructions for each character in the
-// tree of what is denied, and takes programs of 65536 (envoyproc's bootstrap says so), with brackets that nest up to
-// 1000 deep.
+// Limits of such an expression. Envoy compiles it to about eight instructions for each character in the tree of denied
+// values, and accepts at most 65536 instructions (set in envoyproc's bootstrap) and brackets nested 1000 deep.
 const (
 	maxBranches = 6000
 	maxNested   = 330
 )
 
-// except is a regular expression for what begins with a prefix and is covered by none of the denied, which are exact
-// values and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where
-// the expression would be too large for Envoy.
+// except returns a regular expression for what starts with prefix and is not covered by denied (exact values and
+// prefixes); empty if nothing is left. Envoy's certificate check has no negation. done is false if the expression would
+// be too large for Envoy.
 func except(prefix string, denied []model.Match) (expression string, done bool) {
 	root, size := &branch{}, 0
 	for _, m := range denied {
@@ -41,11 +40,10 @@ func except(prefix string, denied []model.Match) (expression string, done bool) 
 	return quote(prefix) + rest, true
 }
 
-// coverage is a set of exact values and prefixes. Policies name thousands of each, so that looking at all of them for
-// each caller would take minutes.
+// coverage is a set of exact values and prefixes, indexed because policies may name thousands of each.
 type coverage struct {
 	exact, prefixes map[string]bool
-	lengths         []int // of the prefixes, each once
+	lengths         []int // of the prefixes, distinct
 }
 
 func coverageOf(ms []model.Match) coverage {
@@ -63,20 +61,20 @@ func coverageOf(ms []model.Match) coverage {
 	return c
 }
 
-// covers says whether an exact value or prefix matches a value.
+// covers reports whether an exact value or prefix matches.
 func (c coverage) covers(value string) bool {
 	return c.exact[value] ||
 		slices.ContainsFunc(c.lengths, func(n int) bool { return n <= len(value) && c.prefixes[value[:n]] })
 }
 
-// branch is a tree of denied values, a byte a level.
+// branch is a node of a byte-wise tree of denied values.
 type branch struct {
 	next map[byte]*branch
 	end  bool // a value ends here
-	all  bool // whatever goes on from here is denied
+	all  bool // everything below is denied
 }
 
-// add says how many branches it made.
+// add returns the number of branches that it created.
 func (b *branch) add(value string, kind model.MatchKind) (made int) {
 	for i := range len(value) {
 		if b.next == nil {
@@ -93,8 +91,8 @@ func (b *branch) add(value string, kind model.MatchKind) (made int) {
 	return made
 }
 
-// others matches what is not in the tree: it ends elsewhere, goes another way, or goes on along a branch and is not in
-// that.
+// others returns an expression for what is not in the tree: strings that end elsewhere, leave the tree, or follow a
+// branch and are not in that.
 func (b *branch) others() string {
 	if b.all {
 		return ""
@@ -115,15 +113,15 @@ func (b *branch) others() string {
 	return "(?:" + strings.Join(ways, "|") + ")"
 }
 
-// visible are all characters that an identity can have. They are bytes of ASCII: a class that holds others as well
-// costs Envoy ten times as much.
+// visible matches all characters that a SPIFFE ID can contain. They are ASCII; a class with other characters costs
+// Envoy ten times as much.
 const visible = "[!-~]"
 
-// visibleBut is a class of the visible characters without some, which are sorted; empty when none is left.
+// visibleBut returns the class of visible characters without letters, which are sorted; empty if none is left.
 func visibleBut(letters []byte) string {
 	var out strings.Builder
 	from := byte('!')
-	add := func(to byte) { // up to, and without
+	add := func(to byte) { // up to to, exclusive
 		if from < to {
 			fmt.Fprintf(&out, `\x%02x-\x%02x`, from, to-1)
 		}

@@ -13,10 +13,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met by one good line beside a bad
-// one, which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
+// Envoy's RBAC compares each line of a repeated header by itself. One good line would satisfy an ALLOW beside a bad
+// line, which the server may use. Folding the lines into one (RFC 9110 §5.3) lets RBAC see both.
 
-// inboundFilters are those of a server: what they do stands in the route configuration.
+// inboundFilters returns the filters of a server. Their configuration is in the route configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
 	policy := policyFilters()
 	switchedOn(policy[0])
@@ -31,9 +31,9 @@ func inboundFilters() []*hcmv3.HttpFilter {
 	)
 }
 
-// foldConfig folds the headers that some rule compares as a whole: those that an ALLOW asks for, and those that a DENY
-// excepts. It removes trailers that are named, or look, like what any rule asks for: no policy sees trailers, and some
-// servers take them for headers. It is nil when there is none.
+// foldConfig folds the headers that a rule compares as a whole in an ALLOW or excepts in a DENY. It removes trailers
+// with the names of compared headers, or similar ones: policies do not see trailers, and some servers merge them into
+// the headers. It returns nil if there is nothing to do.
 func foldConfig(ps model.Policies) *anypb.Any {
 	names := policyHeaders(ps)
 	if len(names) == 0 {
@@ -63,5 +63,5 @@ func folded(name string, action corev3.HeaderValueOption_HeaderAppendAction) *mu
 	}}}
 }
 
-// plainName is a header name that can stand in an expression as it is.
+// plainName matches header names that need no quoting in an expression.
 var plainName = regexp.MustCompile(`^[a-z0-9!#$&*+.^_|~-]+$`)

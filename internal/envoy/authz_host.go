@@ -5,18 +5,18 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 )
 
-// The Host is the client's to choose, as in Istio: the destination of a request is clear by its address, and between
-// meshes by the name in the handshake. So every name is routed alike, and the program sees what the client sent, port
-// included. What two readers could take for two different hosts is refused by hostHygiene; what is left names one host,
-// in a few spellings, and policies see through those.
+// As in Istio, the client may send any Host. The destination of a request is determined by its address, and between
+// meshes by the server name of the handshake. So all hosts are routed alike, and the program sees the Host as sent,
+// including a port. hostHygiene refuses values that two servers could read as different hosts. What is left denotes one
+// host in a few spellings, which policies treat as equal.
 
-// everyHost are the domains of the one virtual host where the destination is clear without it.
+// everyHost are the domains of a virtual host whose requests are not distinguished by Host.
 var everyHost = []string{"*"}
 
 const hostPolicy = "isthmus/host-hygiene"
 
-// hostHygiene refuses a Host that is no name or address with an optional port: two of them (which Envoy joins by a
-// comma), user information, spaces, escapes, dots in a row. An empty one is legal (RFC 9110 §7.2).
+// hostHygiene refuses a Host that is not a name or address with an optional port: two values (which Envoy joins with a
+// comma), user information, spaces, escapes, consecutive dots. An empty Host is valid (RFC 9110 §7.2).
 var hostHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{

@@ -10,26 +10,26 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Programs behind CGI, WSGI and the like read x_role and x-role as one (RFC 3875 §4.1.18), and some read x.role so too.
-// Header names with underscores pass, as gRPC's metadata has them, but not those that could stand for a name that a
-// policy of this port compares: such a request is refused. With other characters in their place, which no client means,
-// they are removed; and so is in every spelling what the mesh sets or removes, whatever the client says.
+// CGI, WSGI and similar programs do not distinguish x_role from x-role (RFC 3875 §4.1.18), and some not x.role either.
+// Header names with underscores pass, since gRPC metadata uses them, unless they could be mistaken for a header that a
+// policy of this port compares; such requests are refused. Spellings with other characters, which no client needs, are
+// removed. Every spelling of the headers that the mesh itself sets or removes is removed, too.
 
 const lookalikePolicy = "isthmus/header-lookalike"
 
-// ownLookalikes remove the other spellings of what the mesh sets or removes.
+// ownLookalikes removes other spellings of the headers that the mesh sets or removes.
 var ownLookalikes = removedLookalikes([]string{
 	callerHeader, "isthmus-peer", "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
 	"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
 }, "-")
 
-// removedLookalikes remove the other spellings of some names that have a character beside the usual ones in the place
-// of "-" or "_".
+// removedLookalikes removes spellings of names that have any character other than the usual ones in place of "-" or
+// "_".
 func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutation {
 	var spellings []string
 	for _, name := range names {
 		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			continue // no such program knows it
+			continue // no such program uses it
 		}
 		parts := strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '_' })
 		for i := 1; i < len(parts) && len(parts) <= maxParts; i++ {
@@ -42,11 +42,11 @@ func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutatio
 	return each(joined(spellings), func(e string) *mutationv3.HeaderMutation { return removedMatching(regex(e)) })
 }
 
-// maxParts of a name of which such spellings are looked for; an expression for more would be too large for Envoy.
+// maxParts limits the parts of a name whose spellings are matched by an expression; more would be too large for Envoy.
 const maxParts = 16
 
-// maxSeparators of a header name whose every spelling is looked for. Where a longer one is compared, no underscore
-// passes.
+// maxSeparators limits the separators of a name whose spellings are enumerated. If a policy compares a longer one, all
+// names with underscores are refused.
 const maxSeparators = 6
 
 func manyLookalikes(names []string) bool {
@@ -55,7 +55,7 @@ func manyLookalikes(names []string) bool {
 	})
 }
 
-// refuseLookalikes adds to a DENY that refuses what could stand for one of the names.
+// refuseLookalikes adds a policy to a DENY that refuses other spellings of the names.
 func refuseLookalikes(deny *rbacv3.RBAC, names []string) *rbacv3.RBAC {
 	others := lookalikes(names)
 	if len(others) == 0 {
@@ -73,7 +73,7 @@ func refuseLookalikes(deny *rbacv3.RBAC, names []string) *rbacv3.RBAC {
 	return deny
 }
 
-// lookalikes are all other spellings of some names with "-" and "_", sorted.
+// lookalikes enumerates all other spellings of names with "-" and "_", sorted.
 func lookalikes(names []string) []string {
 	var out []string
 	for _, name := range names {
@@ -86,7 +86,7 @@ func lookalikes(names []string) []string {
 func spellings(name string) []string {
 	parts := strings.Split(strings.ReplaceAll(name, "_", "-"), "-")
 	if len(parts)-1 > maxSeparators {
-		return nil // manyLookalikes
+		return nil // see manyLookalikes
 	}
 	out := parts[:1]
 	for _, part := range parts[1:] {
@@ -99,7 +99,7 @@ func spellings(name string) []string {
 	return out
 }
 
-// comparedHeaders are the names of the headers that conditions compare, lower case, sorted.
+// comparedHeaders returns the names of headers that conditions compare, in lower case, sorted.
 func comparedHeaders(conditions []model.Condition) []string {
 	var names []string
 	for _, w := range conditions {
@@ -111,7 +111,7 @@ func comparedHeaders(conditions []model.Condition) []string {
 	return slices.Compact(names)
 }
 
-// policyHeaders are the names that policies compare.
+// policyHeaders returns the header names that policies compare.
 func policyHeaders(ps model.Policies) []string {
 	return comparedHeaders(slices.Concat(conditions(ps.Deny...), conditions(ps.Allow...)))
 }

@@ -8,10 +8,10 @@ import (
 	"isthmus.dev/isthmus/internal/authz"
 )
 
-// maxExpression bounds one regular expression that is made of several.
+// maxExpression limits the size of a combined regular expression.
 const maxExpression = 4096
 
-// paths matches one of a list of paths.
+// paths matches any of a list of paths.
 func paths(p authz.Path) *rbacv3.Permission {
 	var out []*rbacv3.Permission
 	var always, odd []string
@@ -37,7 +37,7 @@ func paths(p authz.Path) *rbacv3.Permission {
 	return orPermissions(out)
 }
 
-// joined are alternatives as few expressions of bounded length.
+// joined combines alternatives into few expressions of limited size.
 func joined(list []string) []string {
 	var out []string
 	for _, e := range list {
@@ -72,14 +72,14 @@ func never() *rbacv3.Permission {
 
 const hygienePolicy = "isthmus/path-hygiene"
 
-// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters; of escapes
-// those of "%" and control characters, overlong ones (RFC 3629 §3, RFC 2279 §2), and what is none.
+// pathHygiene refuses what normalisation leaves ambiguous: path parameters; escaped "%" and control characters;
+// overlong UTF-8 (RFC 3629 §3, RFC 2279 §2); and invalid escapes.
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{
 		pathContains(";"), // ordinaryPath
 		andPermissions([]*rbacv3.Permission{
-			pathContains("%"), // which most paths have not, and to look for is cheap
+			pathContains("%"), // cheap to test, and false for most paths
 			pathRegex(`\C*%(?i:(?:25|[01]|7f|c[01]|e0%[89]|f0%8|f8%8[0-7]|fc%8[0-3])\C*|[0-9a-f]?(?:[^0-9a-f]\C*)?)`),
 		}),
 	},

@@ -7,19 +7,19 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// admission is what the handshake of a raw TCP port decides, as Envoy can be told of it.
+// admission is authz.Admission in Envoy's terms.
 type admission struct {
-	named    []string                   // callers that are admitted by their very names, sorted
-	patterns []*matcherv3.StringMatcher // everyone else that is admitted
-	whole    bool                       // the handshake alone enforces the policies; otherwise network RBAC must follow
+	named    []string                   // callers admitted by exact identity, sorted
+	patterns []*matcherv3.StringMatcher // all other admitted callers
+	whole    bool                       // the handshake decides alone; otherwise network RBAC must follow
 }
 
-// everyone are the matchers of all whom the handshake admits.
+// everyone returns matchers for all admitted callers.
 func (a admission) everyone() []*matcherv3.StringMatcher {
 	return append(exactly(a.named...), a.patterns...)
 }
 
-// admitted writes who is admitted as matchers of the names in certificates.
+// admitted translates the admission into matchers of certificate names.
 func admitted(s authz.Server, ps authz.Policies) admission {
 	who := s.Admission(ps)
 	a := admission{whole: who.Whole}
@@ -31,7 +31,7 @@ func admitted(s authz.Server, ps authz.Policies) admission {
 		case m.Kind == model.Exact:
 		case m.Kind == model.Prefix && len(who.Denied) > 0:
 			switch expression, done := except(m.Value, who.Denied); {
-			case !done: // the filters behind the handshake refuse them
+			case !done: // the filters after the handshake refuse them
 				a.whole = false
 				a.patterns = append(a.patterns, stringMatcher(m))
 			case expression != "":

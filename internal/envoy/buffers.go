@@ -2,21 +2,21 @@ package envoy
 
 import corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-// What one connection may have Envoy keep for it, in bytes: who sends much to somebody who reads nothing, or reads
-// nothing of what it asked for, must not fill the memory that its neighbours need. Envoy's own bounds are 1 MiB for a
-// connection and 16 MiB for a stream of HTTP/2.
+// Buffer limits per connection, in bytes. A client that sends much to a server that does not read, or does not read its
+// own responses, must not use up the memory of others. Envoy's defaults are 1 MiB per connection and 16 MiB per HTTP/2
+// stream.
 const (
 	bufferLimit   = 32 << 10
-	streamWindow  = 128 << 10 // of HTTP/2, on each way; an Envoy that writes keeps as much as the one that reads
-	programWindow = 1 << 20   // of a connection of HTTP/2 that a program opens
-	retriedBody   = 256 << 10 // of a request that another server may have to be asked
+	streamWindow  = 128 << 10 // of HTTP/2, in each direction; the sending Envoy buffers as much as the receiving one
+	programWindow = 1 << 20   // of an HTTP/2 connection that a program opens
+	retriedBody   = 256 << 10 // of a request that may be retried
 )
 
-// pooledStreams is how many calls at a time share one connection of HTTP/2 to a server. They are so few that all of
-// them have room in its window: calls that nobody reads would else hold up others. More calls, more connections.
+// pooledStreams limits the concurrent streams of a pooled HTTP/2 connection. All of them fit into the connection's
+// window, so that unread streams do not block others. More calls use more connections.
 const pooledStreams = 16
 
-// http2Options bound the streams of a connection that a program opens, and let it carry upgrades (RFC 8441).
+// http2Options limits the streams of connections that programs open, and enables upgrades (RFC 8441).
 func http2Options() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{
 		InitialStreamWindowSize: u32(streamWindow), InitialConnectionWindowSize: u32(programWindow),
@@ -24,7 +24,7 @@ func http2Options() *corev3.Http2ProtocolOptions {
 	}
 }
 
-// pooledHTTP2Options are for connections that Envoy opens, at both of their ends.
+// pooledHTTP2Options is for both ends of connections that Envoy opens.
 func pooledHTTP2Options() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{
 		InitialStreamWindowSize: u32(streamWindow), InitialConnectionWindowSize: u32(pooledStreams * streamWindow),

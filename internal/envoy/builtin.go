@@ -120,5 +120,5 @@ const nobody = "nobody"
 func nobodyCluster(name string) *clusterv3.Cluster {
 	c := cluster(name, nil)
 	c.UpstreamBindConfig = nil
-	return static(c, nil, nil)
+	return useEndpoints(c, nil, nil)
 }

@@ -17,12 +17,12 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
+// cluster returns a new cluster that dials from a workload's network namespace or, if w is nil, from the proxy's own.
 func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, wellknown.SocketMark),
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
-		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
+		// Never send to unready endpoints. By default Envoy tries all of them if too few are healthy.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: u32(65536), MaxPendingRequests: u32(65536), MaxRequests: u32(65536), MaxRetries: u32(65536),
@@ -30,39 +30,38 @@ func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	}
 }
 
-// bySet makes it find its endpoints by a shared endpoint set.
-func bySet(c *clusterv3.Cluster, set model.EndpointSet) *clusterv3.Cluster {
+// useEDS makes a cluster use a shared endpoint set over EDS.
+func useEDS(c *clusterv3.Cluster, set model.EndpointSet) *clusterv3.Cluster {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: overADS(), ServiceName: SetName(set)}
 	return c
 }
 
-// static makes it have fixed endpoints; host names among them are resolved for who has the addresses own.
-func static(c *clusterv3.Cluster, eps []model.Endpoint, own []netip.Addr) *clusterv3.Cluster {
+// useEndpoints gives a cluster fixed endpoints. Host names among them are resolved for a client with the addresses own.
+func useEndpoints(c *clusterv3.Cluster, eps []model.Endpoint, own []netip.Addr) *clusterv3.Cluster {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	if slices.ContainsFunc(eps, func(e model.Endpoint) bool { return e.Host != "" }) {
-		resolved(c, own)
+		useDNS(c, own)
 	}
 	c.LoadAssignment = assignment(c.Name, eps)
 	return c
 }
 
-// resolved makes it look host names up, first in the IP version that is written first: only what is not found there is
-// looked for in the other.
-func resolved(c *clusterv3.Cluster, own []netip.Addr) {
+// useDNS makes a cluster resolve host names, first in the IP version of the first address of own, then in the other.
+func useDNS(c *clusterv3.Cluster, own []netip.Addr) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	if len(own) == 0 || own[0].Is4() {
 		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 	}
 }
 
-// The shortest and the longest time for which an endpoint that fails is out. It grows with each time in a row.
+// Minimum and maximum ejection time of a failing endpoint. It grows with consecutive ejections.
 const (
 	leastEjection = 1000
 	mostEjection  = 30_000
 )
 
-// quickToEject takes an endpoint that cannot be reached out at once, so that calls go elsewhere or are refused without
+// ejectFailing takes an endpoint that cannot be reached out at once, so that calls go elsewhere or are refused without
 // a wait. It is out for longer each time in a row, but no longer than until its gateway says that it is well
 // (federation_health.go).
 //
@@ -70,7 +69,7 @@ const (
 // message for one of HTTP, UNAVAILABLE for 503, and so an application's three errors would take its source away from
 // everybody. A call that is answered by a mesh's Envoy with the word that nothing has begun it goes elsewhere by its
 // retries, and that a source has no ready endpoint is told by its control plane and seen by health checks.
-func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
+func ejectFailing(c *clusterv3.Cluster) *clusterv3.Cluster {
 	withoutMergeWindow(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		EnforcingConsecutive_5Xx: u32(0), EnforcingConsecutiveGatewayFailure: u32(0), EnforcingSuccessRate: u32(0),
@@ -83,11 +82,11 @@ func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// avoidSilent leaves an endpoint that cannot be reached alone for a while, longer each time, so that it costs no more
-// than the connection that found it out. Where none can be reached all are tried. What is answered does not matter.
-// Envoy takes back what it has lengthened the while by, once in an interval in which the endpoint is in use: the
-// interval is therefore longer than finding it silent again takes.
-func avoidSilent(c *clusterv3.Cluster, while time.Duration) *clusterv3.Cluster {
+// ejectUnreachable ejects an endpoint that cannot be connected to, for a growing time, so that it costs no more than
+// the connection that detected it. If none can be connected to, all are tried. Responses do not matter. Envoy shortens
+// the ejection time again once per interval in which the endpoint is in use, so the interval is longer than detecting a
+// silent endpoint takes.
+func ejectUnreachable(c *clusterv3.Cluster, while time.Duration) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors: true,
 		ConsecutiveLocalOriginFailure:  u32(1), EnforcingConsecutiveLocalOriginFailure: u32(100),
@@ -100,15 +99,14 @@ func avoidSilent(c *clusterv3.Cluster, while time.Duration) *clusterv3.Cluster {
 	return withoutMergeWindow(c)
 }
 
-// withoutMergeWindow has a cluster act on what becomes of its endpoints when it hears of it. By default Envoy gathers
-// that for a second.
+// withoutMergeWindow makes a cluster apply endpoint updates immediately. By default Envoy merges those within a second.
 func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.CommonLbConfig.UpdateMergeWindow = &durationpb.Duration{}
 	return c
 }
 
-// speaking sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
-func (b *builder) speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
+// setHTTPVersion sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
+func (b *builder) setHTTPVersion(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
 	if p == model.HTTP2 || p == model.GRPC {
 		return inHTTP2(c, b.toEnvoy())
 	}
@@ -121,7 +119,7 @@ func (b *builder) speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cl
 	}, b.toEnvoy())
 }
 
-// addPrograms adds a cluster that leads to programs, and for an "http" port a second one for gRPC: see toPrograms.
+// addPrograms adds a cluster that leads to programs. For an "http" port it adds a second one for gRPC; see toPrograms.
 func (b *builder) addPrograms(c *clusterv3.Cluster, p model.Protocol, refs []model.Ref) {
 	switch p {
 	case model.HTTP2, model.GRPC:

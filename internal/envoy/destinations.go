@@ -8,12 +8,12 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// A route with several destinations is one cluster over all of them, so that calls are shared, fail over and are tried
-// again among them. Each destination has its own TLS, found by the endpoint's metadata. What is known of its health
-// comes three ways: the peer's control plane says what is not ready, gateways ask each other (federation_health.go),
-// and what cannot be reached is ejected.
+// A route with several destinations is one cluster over all of them, so that calls are shared, fail over and are
+// retried among them. Each destination has its own TLS context, selected by endpoint metadata. Health is known from
+// three sources: the peer's control plane reports what is not ready, gateways health-check each other
+// (federation_health.go), and failing calls eject an endpoint.
 
-// shared makes a cluster that of a route's destinations, of which each has its transport socket.
+// shared configures a cluster for a route's destinations, each with its own transport socket.
 func shared(
 	c *clusterv3.Cluster, r *model.Route, socket func(model.Destination) *corev3.TransportSocket,
 ) *clusterv3.Cluster {
@@ -24,10 +24,10 @@ func shared(
 	for _, d := range r.To {
 		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(label(d), socket(d)))
 	}
-	return withHealthChecks(quickToEject(c))
+	return withHealthChecks(ejectFailing(c))
 }
 
-// socketFor is the transport socket of the endpoints that are labelled with a key; nil is plaintext.
+// socketFor selects a transport socket for endpoints with a label. nil means plaintext.
 func socketFor(key string, s *corev3.TransportSocket) *clusterv3.Cluster_TransportSocketMatch {
 	if s == nil {
 		s = &corev3.TransportSocket{Name: "raw_buffer", ConfigType: &corev3.TransportSocket_TypedConfig{

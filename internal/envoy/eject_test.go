@@ -9,7 +9,7 @@ import (
 // An application may answer as it likes, and of gRPC Envoy counts an answer's status as a failure of the endpoint: so
 // nothing that is answered ejects, and what cannot be reached does.
 func TestNoAnswerEjects(t *testing.T) {
-	d := quickToEject(cluster("x", nil)).OutlierDetection
+	d := ejectFailing(cluster("x", nil)).OutlierDetection
 	for what, percent := range map[string]*wrapperspb.UInt32Value{
 		"errors in a row":         d.EnforcingConsecutive_5Xx,
 		"gateway errors in a row": d.EnforcingConsecutiveGatewayFailure,

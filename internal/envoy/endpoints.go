@@ -12,12 +12,13 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// Endpoints is one endpoint set as Envoy is told it. In a proxy's own form of it, near are those whom it serves itself.
+// Endpoints returns one endpoint set as an EDS resource. near lists the workloads that the receiving proxy serves
+// itself, for a proxy's own form of the set.
 func Endpoints(set model.EndpointSet, eps []model.Endpoint, near ...model.WorkloadID) *Resource {
 	return newResource(EndpointType, SetName(set), assignment(SetName(set), eps, near...), nil)
 }
 
-// EndpointsFor is one of a view's endpoint sets, in its own form or the shared one.
+// EndpointsFor returns an endpoint set of a view, in the proxy's own form or the shared one.
 func EndpointsFor(v *view.View, set model.EndpointSet, all map[model.EndpointSet][]model.Endpoint) *Resource {
 	eps := all[set.Shared()]
 	if set.Proxy == "" {
@@ -77,10 +78,10 @@ func at(a *corev3.Address) *endpointv3.LbEndpoint {
 
 func socket(host string, port uint16) *corev3.Address { return inside("", host, uint32(port)) }
 
-// label is by what the endpoints of a destination are found.
+// label returns the key by which the endpoints of a destination are found.
 func label(d model.Destination) string { return cmp.Or(d.SNI, d.Name) }
 
-// locality begins the endpoints of one destination; the zero one has neither a name nor a weight.
+// locality returns an empty locality for one destination. The zero destination gets neither a name nor a weight.
 func locality(d model.Destination) *endpointv3.LocalityLbEndpoints {
 	l := &endpointv3.LocalityLbEndpoints{Priority: d.Priority}
 	if d.Name != "" {
@@ -90,7 +91,7 @@ func locality(d model.Destination) *endpointv3.LocalityLbEndpoints {
 	return l
 }
 
-// labelEndpoint says of an endpoint how it is called and, for the log, which peer it is.
+// labelEndpoint adds the destination's label and, for the log, the peer's name to an endpoint's metadata.
 func labelEndpoint(ep *endpointv3.LbEndpoint, d model.Destination) {
 	fields := map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(label(d))}
 	switch {

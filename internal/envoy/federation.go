@@ -21,25 +21,25 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// federation makes the two guarded sides of a gateway's boundary to other meshes: ingress for peers, egress for the
-// mesh's own callers. Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a
+// federation adds the two listeners of a gateway's boundary to other meshes: ingress for peers, egress for callers in
+// this mesh. Neither has a catch-all chain: a client that requests a name that is not offered to it cannot complete the
 // handshake.
 func (b *builder) federation(g *model.Gateway) {
 	b.ingress(g)
 	b.egress(g)
-	// Chains lead to these, so that they are there also while nobody knows where the control plane is.
+	// Chains refer to these, so they exist even while the control plane's address is unknown.
 	b.add(ClusterType, controlCluster, b.controlCluster(g, controlCluster, "http/1.1"), nil)
 	b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, wellknown.PeeringProtocol), nil)
 }
 
-// The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the
-// control planes of other meshes speak inside.
+// The two clusters that lead to our control plane: one for probes, which the gateway terminates, and one for the TLS of
+// other meshes' control planes.
 const (
 	controlCluster = "control"
 	peeringCluster = "peering"
 )
 
-// boundary begins a gateway listener: every connection, admitted or refused, is logged with its chain ("<peer>/…").
+// boundary returns a new gateway listener. It logs every connection, admitted or refused, with its chain ("<peer>/…").
 func boundary(name string, addrs []netip.Addr, port uint16, log string) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name: name, Address: socket(addrs[0].String(), port),
@@ -58,15 +58,15 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 	return l
 }
 
-// ofShare bounds how many connections one chain holds, so that a peer that holds very many on one export, or a caller
-// on one import, leaves the other chains their places. The share does not depend on how many chains there are: a chain
-// that changes drops its connections.
-func ofShare(g *model.Gateway, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
+// withConnectionShare limits the connections of one chain, so that a peer with very many on one export, or a caller on
+// one import, leaves room for the other chains. The limit does not depend on the number of chains, since changing a
+// chain drops its connections.
+func withConnectionShare(g *model.Gateway, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	return atMost(max(g.MaxConnections/16, 1), fc)
 }
 
-// toControl is how many connections one chain may hold with our control plane, which gets one for each of them.
-const toControl = 16
+// maxControlConnections limits the connections of one chain to our control plane.
+const maxControlConnections = 16
 
 func atMost(connections uint32, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	limit := newNetworkFilter(connectionsFilter, anyOf(&connectionlimitv3.ConnectionLimit{
@@ -80,20 +80,20 @@ func onSNI(sni string) *listenerv3.FilterChainMatch {
 	return &listenerv3.FilterChainMatch{ServerNames: []string{sni}, TransportProtocol: "tls"}
 }
 
-// controlCluster reaches the control plane to speak a protocol with it.
+// controlCluster leads to the control plane with a given ALPN protocol.
 func (b *builder) controlCluster(g *model.Gateway, name, protocol string) *clusterv3.Cluster {
 	c := cluster(name, nil)
 	var eps []model.Endpoint
 	for _, a := range g.ControlAt {
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
-	static(c, eps, g.Inner)
+	useEndpoints(c, eps, g.Inner)
 	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.String()),
 		"", protocol)
 	return c
 }
 
-// inlineRoutes are routes that never change while the chain lives, which was found by its name in the handshake.
+// inlineRoutes sets routes that do not change during the life of the chain, which was selected by server name.
 func inlineRoutes(m *hcmv3.HttpConnectionManager, name string, routes ...*routev3.Route) *hcmv3.HttpConnectionManager {
 	m.UpgradeConfigs = nil
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
@@ -102,7 +102,7 @@ func inlineRoutes(m *hcmv3.HttpConnectionManager, name string, routes ...*routev
 	return m
 }
 
-// overwrite sets a header, whatever the sender put there.
+// overwrite sets a header, replacing any value from the client.
 func overwrite(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: name, Value: value},
@@ -110,7 +110,7 @@ func overwrite(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
-// remove takes names away from overrideHeaders that a route itself sets.
+// without removes names from overrideHeaders that a route sets itself.
 func without(list []string, names ...string) []string {
 	var out []string
 	for _, v := range list {
@@ -125,7 +125,7 @@ func without(list []string, names ...string) []string {
 	return out
 }
 
-// leaks are headers that would tell one mesh about the inside of the other.
+// leaks are headers that would reveal one mesh's internals to the other.
 var leaks = []string{
 	"server", "via", "x-powered-by", "x-served-by", "x-backend", "x-backend-server", "x-upstream", "x-real-ip",
 	"forwarded",
@@ -133,26 +133,25 @@ var leaks = []string{
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
 
-// requestLeaks are what a request must not carry out of its mesh. Baggage is what a mesh's own programs tell each other
-// beside their requests, which is not to pass trust boundaries (W3C Baggage §4.2); of a trace its numbers pass, in
-// traceparent and tracestate.
+// requestLeaks must not leave the mesh with a request. Baggage is information between a mesh's programs that must not
+// cross trust boundaries (W3C Baggage §4.2). Of a trace only the IDs cross, in traceparent and tracestate.
 var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "baggage",
 	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 	"x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", wellknown.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
-// familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke
-// is no secret, and applications ask for it.
+// familiesOfLeaks matches families of headers with which proxies reveal internals. x-forwarded-proto is not secret, and
+// applications need it.
 var familiesOfLeaks = []*matcherv3.StringMatcher{
 	{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
 	regex(
 		`x-forwarded-(?:[^p].*|p|p[^r].*|pr|pr[^o].*|pro|pro[^t].*|prot|prot[^o].*|proto.+)?`,
-	), // not x-forwarded-proto
+	), // except x-forwarded-proto
 }
 
-// boundaryFilters are the policy filters behind those that make these changes, drop those families and look at the
-// request's ID.
+// boundaryFilters returns the policy filters, preceded by filters that make these mutations, drop those families of
+// headers and check the request ID.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	drop := each(familiesOfLeaks, removedMatching)
 	changes := newHTTPFilter(boundaryFilter,
@@ -165,11 +164,11 @@ func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.Ht
 	return append([]*hcmv3.HttpFilter{attempts, changes, plainRequestID}, policyFilters()...)
 }
 
-// keptRequestID is nobody's but ours.
+// keptRequestID is an internal header that no client can set.
 const keptRequestID = "isthmus-request-id"
 
-// plainRequestID keeps the one x-request-id that is short and plain, so that both meshes' records can be laid side by
-// side; any other is taken away.
+// plainRequestID keeps a single short, plain x-request-id, so that the logs of both meshes can be correlated. Any other
+// is removed.
 var plainRequestID = forRequestsWith(newHTTPFilter(requestIDFilter, anyOf(&headermutationv3.HeaderMutation{
 	Mutations: &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
 		removed(keptRequestID),
@@ -185,7 +184,7 @@ func written(name, value string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: overwrite(name, value)}}
 }
 
-// tagged says what an entry is about.
+// tagged returns the tags of an entry about an object at a peer.
 func tagged(peer tag, object, sni string) []tag {
 	return append([]tag{peer, {name: "object", value: object}, {name: "sni", value: sni}}, certificateTags...)
 }

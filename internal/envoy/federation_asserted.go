@@ -7,8 +7,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 )
 
-// A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy
-// answers it itself is in the words of the boundary, since it goes to the peer.
+// assertedState is set for a request that one of our gateways carries for a peer's caller. The log names that caller,
+// and local replies use the boundary's wording, since they go to the peer.
 
 const assertedState = "isthmus.asserted"
 
@@ -19,12 +19,12 @@ func noteAsserted(gateways []string) *statevaluev3.FilterStateValue {
 		strings.Join(gateways, "', '")+"'] ? request.headers['"+callerHeader+"'] : '')%")
 }
 
-// assertedTag names the caller in the log, "-" where there is none.
+// assertedTag names the asserted caller in the log, or "-".
 var assertedTag = tag{name: "asserted", value: stateOf(assertedState)}
 
-// wordsOfBoundary has the boundary say to peers what Envoy says in its own name, who, to callers of the mesh. What no
-// mapper has words for is told by its status alone.
-func wordsOfBoundary(m *hcmv3.HttpConnectionManager, who, boundary string) {
+// boundaryReplies rewords, for peers, the local replies that Envoy gives to callers in the mesh in the name of who. A
+// reply that has no mapper shows only its status.
+func boundaryReplies(m *hcmv3.HttpConnectionManager, who, boundary string) {
 	asserted := when(`size(filter_state["` + assertedState + `"]) > 0`)
 	var out []*hcmv3.ResponseMapper
 	for _, r := range m.LocalReplyConfig.Mappers {

@@ -15,26 +15,26 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Health is asked for at the place that will be called: under the very name of the export, by the same certificates,
-// but with a protocol of its own (ALPN), which has a chain of its own at the gateway. So a question proves that the
-// peer's gateway is there, that it knows this mesh, and that it offers this name; its answer says whether an endpoint
-// behind it is ready, and nothing else. No workload hears of it, and on raw TCP no connection is opened for it. A
-// caller that has endpoints beside the peers asks its own gateway in the same way.
+// Health checks go to the same place as calls: with the export's server name and the same certificates, but with a
+// separate ALPN protocol, which has its own chain at the gateway. So a check proves that the peer's gateway is up,
+// knows this mesh and offers this name. Its response says only whether a ready endpoint is behind it. Checks do not
+// reach workloads, and on raw TCP they open no connection to one. A caller that has endpoints other than peers checks
+// its own gateway in the same way.
 
-// healthALPN is the protocol of such questions.
+// healthALPN is the ALPN protocol of health checks.
 const healthALPN = "isthmus-health"
 
 const healthPath = "/health"
 
-// How often an endpoint is asked, in milliseconds: one that is called, and one that nobody calls. Two questions in a
-// row without an answer count; the answer that nothing is ready does at once.
+// Health check intervals in milliseconds, for endpoints with and without traffic. Two consecutive timeouts mark an
+// endpoint as unhealthy; a response that nothing is ready does so at once.
 const (
 	healthEvery     = 1000
 	healthEveryIdle = 5000
 	healthTimeout   = 1000
 )
 
-// withHealthChecks has the endpoints of a cluster asked.
+// withHealthChecks enables health checks of a cluster's endpoints.
 func withHealthChecks(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.HealthChecks = []*corev3.HealthCheck{{
 		Timeout: millis(healthTimeout), Interval: millis(healthEvery), IntervalJitterPercent: 10,
@@ -48,9 +48,8 @@ func withHealthChecks(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// withHealth adds, beside a chain of a gateway, the one that says whether the cluster behind it has an endpoint that is
-// ready. Who may call may ask, and as many as may call: each import of a peer's, each workload that calls, keeps a
-// connection.
+// withHealth adds, beside a gateway's chain, a chain that answers whether the cluster behind it has a ready endpoint.
+// It admits the same clients and as many connections: each import of a peer and each calling workload keeps one open.
 func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []*listenerv3.FilterChain {
 	match := proto.Clone(fc.FilterChainMatch).(*listenerv3.FilterChainMatch)
 	match.ApplicationProtocols = []string{healthALPN}
@@ -63,7 +62,7 @@ func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []
 		}})),
 		newHTTPFilter(healthFilter, anyOf(&healthv3.HealthCheck{
 			PassThroughMode: boolean(false),
-			// one endpoint is enough, of however many
+			// a single endpoint is enough
 			ClusterMinHealthyPercentages: map[string]*typev3.Percent{cluster: {Value: 0.0001}},
 			Headers: []*routev3.HeaderMatcher{
 				header(":path", model.Match{Value: healthPath}),
@@ -72,6 +71,6 @@ func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []
 	}, nil)
 	return []*listenerv3.FilterChain{
 		fc,
-		ofShare(g, chain(name, match, fc.TransportSocket, managerFilter(inlineRoutes(m, name)))),
+		withConnectionShare(g, chain(name, match, fc.TransportSocket, managerFilter(inlineRoutes(m, name)))),
 	}
 }

@@ -17,37 +17,38 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// ingress is what peers may reach: one chain per (peer, name), with that peer's roots and its gateways' exact IDs only.
+// ingress adds what peers may reach: one chain per peer and server name, which admits only that peer's roots and its
+// gateways' exact identities.
 func (b *builder) ingress(g *model.Gateway) {
 	l := boundary(wellknown.IngressListener, g.Outer, wellknown.FederationPort, ingressLog)
 	var refs []model.Ref
 	for _, e := range g.Federation.Exports {
 		fc := b.exportChain(g, e)
 		l.FilterChains = append(l.FilterChains, withHealth(g, fc, fc.Name)...)
-		ofShare(g, fc)
+		withConnectionShare(g, fc)
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Federation.Peers {
 		l.FilterChains = append(
 			l.FilterChains,
-			atMost(toControl, b.peerControl(g, p)),
-			atMost(toControl, b.probes(g, p)),
+			atMost(maxControlConnections, b.peerControl(g, p)),
+			atMost(maxControlConnections, b.probes(g, p)),
 		)
 		refs = append(refs, p.Ref)
 	}
 	for _, i := range g.Federation.Invites {
-		l.FilterChains = append(l.FilterChains, atMost(toControl, b.invitation(g, i)))
+		l.FilterChains = append(l.FilterChains, atMost(maxControlConnections, b.invitation(g, i)))
 	}
 	if len(l.FilterChains) > 0 {
 		b.add(ListenerType, l.Name, l, refs)
 	}
 }
 
-// exportChain admits one peer to one exported service, and makes the call anew inside the mesh.
+// exportChain admits one peer to one exported service, and makes a new call inside the mesh.
 func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
-	c := inMesh(withoutMergeWindow(bySet(cluster(name, nil), e.Set())))
+	c := setMeshLimits(withoutMergeWindow(useEDS(cluster(name, nil), e.Set())))
 	if e.Port.MTLS {
 		c.TransportSocket = clientTLS(
 			g.Identity.String(),
@@ -69,7 +70,7 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 		)
 	}
 	if e.Port.MTLS {
-		b.add(ClusterType, name, b.speaking(c, e.Port.Protocol), refs)
+		b.add(ClusterType, name, b.setHTTPVersion(c, e.Port.Protocol), refs)
 	} else {
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}
@@ -90,10 +91,10 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 
-// exportRoutes rename: outside the alias, inside the service; what names the inside of either mesh is taken off.
+// exportRoutes rename the export's alias to the service, and remove headers that reveal internals of either mesh.
 func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
 	routes, drop := []*routev3.Route{toCluster(name)}, leaks
-	if !e.Port.MTLS { // it comes from the application itself, and not from an Envoy of this mesh
+	if !e.Port.MTLS { // it comes from the application, not from an Envoy of this mesh
 		routes = toPrograms(name, e.Port.Protocol)
 		drop = append(slices.Clone(leaks), wellknown.HeaderUnavailable)
 	}
@@ -111,19 +112,19 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,
-		MostSpecificHeaderMutationsWins: true, // what the probe's route says of its sender stays
+		MostSpecificHeaderMutationsWins: true, // the probe route's header must win over the removal
 		TypedPerFilterConfig:            policyConfig(nil, exportPolicy(e)),
 	}
 }
 
-// segment of a SPIFFE ID's path (SPIFFE-ID §2.2), as far as names of namespaces and service accounts need it.
+// segment matches a path segment of a SPIFFE ID (SPIFFE-ID §2.2), as far as namespaces and service accounts need it.
 const segment = "[A-Za-z0-9][A-Za-z0-9._-]*"
 
-// oneCaller folds repeated headers into one line. Envoy's RBAC looks at each line by itself, so that a second assertion
-// would pass beside a good one; a line with two fits no rule.
+// oneCaller folds repeated headers into one line. Envoy's RBAC compares each line by itself, so a second assertion
+// would pass beside a valid one. A line with two values matches no rule.
 var oneCaller = folded(callerHeader, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 
-// exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
+// exportPolicy requires that the asserted caller is in the peer's trust domain and that a rule matches.
 func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	out := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{}}
 	inPeer := &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
@@ -149,18 +150,18 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	return out
 }
 
-// peerControl carries what the peer's control plane says to ours, in TLS of their own: the gateway neither reads nor
-// writes it.
+// peerControl passes the TLS between the peer's control plane and ours through, so the gateway can neither read nor
+// modify it.
 func (b *builder) peerControl(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
-	// The root goes along: a peer that knows only its fingerprint finds it here.
+	// The chain includes the root, for a peer that knows only its fingerprint.
 	tls := serverTLS(g.Identity.String()+wellknown.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
-	fc := carried(ingressName(p.Name, host), host)
+	fc := passThrough(ingressName(p.Name, host), host)
 	behindTLS(fc, tls)
 	return fc
 }
 
-// probes answers those of the peer's gateway.
+// probes answers probes of the peer's gateway.
 func (b *builder) probes(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Probe(p.Name, b.view.TrustDomain.Name())
 	name := ingressName(p.Name, host)
@@ -169,8 +170,8 @@ func (b *builder) probes(g *model.Gateway, p *model.Peer) *listenerv3.FilterChai
 		managerFilter(m))
 }
 
-// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited
-// know, and carries the TLS of its control plane to ours.
+// invitation lets a mesh that knows only our root's fingerprint complete a handshake, with a server name that only the
+// invited mesh knows, and passes the TLS of its control plane through to ours.
 func (b *builder) invitation(g *model.Gateway, i model.Invite) *listenerv3.FilterChain {
 	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
 		DisableStatefulSessionResumption: true,
@@ -184,18 +185,18 @@ func (b *builder) invitation(g *model.Gateway, i model.Invite) *listenerv3.Filte
 			},
 		},
 	})
-	fc := carried(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()))
+	fc := passThrough(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()))
 	withTLS(fc, tls)
 	return fc
 }
 
-// carried is a chain whose bytes go to our control plane as they come.
-func carried(name, host string) *listenerv3.FilterChain {
+// passThrough returns a chain that passes bytes through to our control plane.
+func passThrough(name, host string) *listenerv3.FilterChain {
 	return chain(name, onSNI(host), nil,
 		tcpProxy(name, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
-// only passes one method and path to the control plane, with a header that says who asks.
+// only routes one method and path to the control plane, with a header that names the caller.
 func only(method, path string, who *corev3.HeaderValueOption) *routev3.Route {
 	r := toCluster(controlCluster)
 	r.Match = &routev3.RouteMatch{

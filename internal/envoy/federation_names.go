@@ -13,10 +13,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// An application names itself as it was asked for, which behind a gateway is an inner name: in redirects, links and
-// cookies. What a program needs in order to go on is rewritten at the boundary, and what is nobody's business taken off
-// (docs/kinds/federatedexport.md). Envoy's other filters see one value of a header, and cookies have many; so this is
-// Lua.
+// An application refers to itself by the name it was called, which behind a gateway is an internal name: in redirects,
+// links and cookies. At the boundary, what clients need is rewritten and the rest removed
+// (docs/kinds/federatedexport.md). This uses Lua because Envoy's other filters see only one value of a header, and
+// there may be several cookies.
 
 var (
 	//go:embed innernames.lua
@@ -27,7 +27,7 @@ var (
 	innerOrigin string
 )
 
-// The headers that the two scripts look at.
+// The headers that the two scripts process.
 var (
 	answersNaming = []string{
 		"location", "content-location", "link", "refresh", "set-cookie",
@@ -36,13 +36,13 @@ var (
 	requestsNaming = []string{"origin", "referer"}
 )
 
-// innerNamesOfAnswers rewrites what an exported service answers.
+// innerNamesOfAnswers rewrites the responses of an exported service.
 func innerNamesOfAnswers(svc *model.Service, domain string) *hcmv3.HttpFilter {
 	names := rewriteNames(svc.Host, model.HostNames(svc, domain), domain, innerAnswers)
 	return forAnswersWith(names, answersNaming...)
 }
 
-// innerNamesOfRequests takes off where in the mesh a request that leaves it was made.
+// innerNamesOfRequests removes from requests that leave the mesh where they come from.
 func innerNamesOfRequests(domain string) *hcmv3.HttpFilter {
 	return forRequestsWith(rewriteNames("", nil, domain, innerOrigin), requestsNaming...)
 }
@@ -58,7 +58,7 @@ func rewriteNames(host string, names []string, domain, script string) *hcmv3.Htt
 	}}))
 }
 
-// answerTrailersRemoved are trailers of an answer that name the inside, or that only headers may say.
+// answerTrailersRemoved are response trailers that reveal internals or are allowed only as headers.
 var answerTrailersRemoved = append(
 	each([]string{"isthmus-", "x-envoy-", "x-forwarded-"}, removedPrefix),
 	each(append([]string{
@@ -66,8 +66,8 @@ var answerTrailersRemoved = append(
 	}, leaks...), removed)...,
 )
 
-// foreignIsthmusHeaders takes off an answer what begins with "isthmus-" and is an application's: all but the headers
-// that Envoys of a mesh alone write (whether a request was begun, the legs of a probe, upgrades).
+// foreignIsthmusHeaders removes headers that start with "isthmus-" from responses of applications, except those that
+// only Envoys of a mesh set (unavailable, the legs of a probe, upgrades).
 var foreignIsthmusHeaders = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 	RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
 		KeyMatcher: regex(`isthmus-(?:[^uie].*|u(?:[^np].*|n[^a].*|p[^g].*)|i(?:[^n].*|n[^g].*)|e[^g].*)`),

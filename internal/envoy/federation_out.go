@@ -19,13 +19,14 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
+// egress adds what callers in the mesh may reach at peers: one chain per import, which admits only the import's
+// callers.
 func (b *builder) egress(g *model.Gateway) {
 	l := boundary(wellknown.EgressListener, g.Inner, wellknown.FederationEgress, egressLog)
 	l.AccessLog[0].Filter = when(fmt.Sprintf(
 		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`,
 		homeSNI,
-		leftByTheOther,
+		peerClosed,
 	))
 	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
@@ -33,7 +34,7 @@ func (b *builder) egress(g *model.Gateway) {
 		cluster := SetName(i.RouteAtGateways().Set)
 		for _, fc := range b.importChains(g, i, cluster) {
 			l.FilterChains = append(l.FilterChains, withHealth(g, fc, cluster)...)
-			ofShare(g, servedBy(i, fc))
+			withConnectionShare(g, servedBy(i, fc))
 		}
 		refs = append(refs, i.Ref)
 	}
@@ -49,9 +50,10 @@ func (b *builder) egress(g *model.Gateway) {
 	b.add(ListenerType, l.Name, l, refs)
 }
 
-// importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one
-// chain serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so
-// that each caller has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
+// importChains verify the local caller and call the peer with the gateway's identity, asserting the caller's. For HTTP
+// one chain serves all callers, since the list of callers is in the routes. For raw TCP only the handshake can decide,
+// so each caller has its own chain; adding or removing one does not affect the others, whose connections Envoy would
+// otherwise cut.
 func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) []*listenerv3.FilterChain {
 	called := i.Own()
 	td := b.view.TrustDomain.Name()
@@ -70,7 +72,7 @@ func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) [
 		})
 	}
 	host := egressSNI(called, i.Protocol, "")
-	b.add(ClusterType, name, b.speaking(c, i.Protocol), refs)
+	b.add(ClusterType, name, b.setHTTPVersion(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := behindEnvoys(
 		httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil),
@@ -82,13 +84,13 @@ func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) [
 	}
 }
 
-// server is the peer that served a call; of one that reached none, the first that might have.
+// server tags the peer that served a call, or the first candidate if none was reached.
 func server(i *model.Import) tag {
 	return tag{name: "peer", value: i.Remotes[0].Peer.Name, ofHost: true}
 }
 
-// servedBy makes it another chain once other gateways serve the import, so that Envoy cuts what is connected. The
-// cluster's change alone would leave a suspended peer its live connections.
+// servedBy changes the chain when other gateways serve the import, so that Envoy cuts existing connections. A change of
+// the cluster alone would leave a suspended peer its open connections.
 func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	var gateways []string
 	for _, r := range i.Remotes {
@@ -107,7 +109,7 @@ func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 	return fc
 }
 
-// importRoutes assert the caller in one header that no client can set, and take off what names the inside.
+// importRoutes assert the caller in a header that no client can set, and remove headers that reveal internals.
 func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
@@ -125,25 +127,26 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 	}
 }
 
-// toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's
-// gateways their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
+// toPeers returns a cluster over all peers that serve an import, with the configured priorities and weights. Each
+// peer's gateways have their own TLS context: that peer's roots, its gateways' exact identities, and its name for the
+// export.
 func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clusterv3.Cluster {
 	r := i.RouteAtGateways()
 	c := cluster(name, nil)
 	if r.Resolved {
-		static(c, b.view.Resolved[r.Set], g.Outer)
+		useEndpoints(c, b.view.Resolved[r.Set], g.Outer)
 	} else {
-		bySet(c, r.Set)
+		useEDS(c, r.Set)
 	}
 	// What is on its way when a wire goes dark has no other end than this.
-	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(wellknown.SocketMark))
+	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), socketMark(wellknown.SocketMark))
 	return shared(c, r, func(d model.Destination) *corev3.TransportSocket {
 		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })
 		return b.peerTLS(g, i.Remotes[at].Peer, d.SNI)
 	})
 }
 
-// boundaryConnectTimeout is how long, in milliseconds, a call waits for another gateway to take it, handshake included,
+// boundaryConnectTimeout is how long, in milliseconds, a call waits for another gateway, including the handshake,
 // before the next one is tried.
 const boundaryConnectTimeout = 1000
 
@@ -151,8 +154,8 @@ func (b *builder) peerTLS(g *model.Gateway, p *model.Peer, name string) *corev3.
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
 }
 
-// homeSNI is the name by which our control plane asks whether the way to this gateway, and back from it, is open. It
-// does so every other second, which is not logged.
+// homeSNI is the server name with which our control plane checks the path to this gateway and back. It does so every
+// other second, so it is not logged.
 const homeSNI = "home"
 
 // home leads our control plane, and nobody else, back to itself.
@@ -161,24 +164,24 @@ func (b *builder) home(g *model.Gateway) *listenerv3.FilterChain {
 		tcpProxy(homeSNI, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
-// controlToPeer lets our control plane, and nobody else, speak to the peer's, in TLS of their own.
+// controlToPeer lets our control plane, and nobody else, connect to the peer's, in their own TLS.
 func (b *builder) controlToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
-	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
+	c := useEndpoints(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
+	ejectUnreachable(c, time.Minute).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	return chain(name, onSNI(own), b.controlOnly(g),
 		tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
-// probeToPeer lets our control plane, and nobody else, send probes by this gateway.
+// probeToPeer lets our control plane, and nobody else, send probes through this gateway.
 func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
-	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, theirs)
-	asked(c)
+	c := useEndpoints(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
+	ejectUnreachable(c, time.Minute).TransportSocket = b.peerTLS(g, p, theirs)
+	useProbeSNI(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)
 	r.GetRoute().Timeout = millis(15_000)
@@ -186,19 +189,19 @@ func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.Filte
 	r.RequestHeadersToRemove = without(
 		requestLeaks,
 		wellknown.HeaderProbe,
-	) // by which the cluster finds the name to ask for
+	) // read by the cluster to select the server name
 	m := egressLeg(inlineRoutes(httpManager(name, "", nil, nil), own, r), r)
 	return chain(name, onSNI(own), b.controlOnly(g), managerFilter(m))
 }
 
-// bootstrap carries our control plane's own TLS to a mesh that is not trusted yet, and to that one address only.
+// bootstrap passes our control plane's own TLS through to a mesh that is not trusted yet, and only to that one address.
 func (b *builder) bootstrap(g *model.Gateway, s model.Bootstrap) *listenerv3.FilterChain {
 	eps := model.Gateways([]string{s.Address})
 	if len(eps) == 0 {
 		return nil
 	}
 	name := "bootstrap/" + s.ID
-	b.add(ClusterType, name, static(cluster(name, nil), eps, g.Outer), nil)
+	b.add(ClusterType, name, useEndpoints(cluster(name, nil), eps, g.Outer), nil)
 	return chain(
 		name,
 		onSNI("bootstrap."+s.ID),

@@ -15,13 +15,13 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// A probe is a request from one control plane to the other. It takes the road of all that they say to each other or,
-// for an import, a handshake under the export's own name, and is answered by the peer's control plane either way: no
-// workload hears of it. Each gateway writes on the answer what its part took.
+// A probe is a request from one control plane to the other. It takes the path of their other traffic or, for an import,
+// uses a handshake with the export's server name. In both cases the peer's control plane answers, and workloads are not
+// involved. Each gateway adds its timings to the response.
 
-// asked makes a cluster that leads to a peer's control plane ask for the name that a probe wants, on a connection of
-// its own: so each exchange proves the handshake, too.
-func asked(c *clusterv3.Cluster) {
+// useProbeSNI makes a cluster to a peer's control plane use the server name that a probe requests, on a new connection
+// for each exchange, so that each one tests the handshake, too.
+func useProbeSNI(c *clusterv3.Cluster) {
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(&upstreamhttpv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
@@ -43,13 +43,13 @@ func asked(c *clusterv3.Cluster) {
 	}
 }
 
-// between is what an Envoy measured between two moments of a request, in microseconds.
+// between formats the time between two points of a request as measured by Envoy, in microseconds.
 func between(from, to string) string { return fmt.Sprintf("%%COMMON_DURATION(%s:%s:us)%%", from, to) }
 
-// waited is how long the upstream took to begin its answer.
+// waited is the time until the upstream started its response.
 var waited = between("US_TX_END", "US_RX_BEG")
 
-// egressLeg makes the gateway tell its own control plane how far a request came.
+// egressLeg makes the gateway report to its own control plane how far a request got.
 func egressLeg(m *hcmv3.HttpConnectionManager, r *routev3.Route) *hcmv3.HttpConnectionManager {
 	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
 		overwrite(wellknown.HeaderEgressLeg, "connect="+between("US_CX_BEG", "US_CX_END")+
@@ -60,7 +60,7 @@ func egressLeg(m *hcmv3.HttpConnectionManager, r *routev3.Route) *hcmv3.HttpConn
 	return m
 }
 
-// ownAnswer adds a header where the gateway answers itself, because nobody else did.
+// ownAnswer adds a header if the gateway answers itself because nobody else did.
 func ownAnswer(name, value string) *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
 		Filter:       answeredFrom(500),
@@ -68,17 +68,17 @@ func ownAnswer(name, value string) *hcmv3.ResponseMapper {
 	}
 }
 
-// probeRoute passes a peer's probes to the control plane and says how long that took to answer.
+// probeRoute forwards a peer's probes to the control plane and reports the response time.
 func probeRoute(p *model.Peer) *routev3.Route {
 	r := only("GET", wellknown.ProbePath, overwrite("isthmus-peer", p.Name))
 	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
 		overwrite(wellknown.HeaderIngressLeg, "answer="+waited+" sni=%REQUESTED_SERVER_NAME%"),
 	}
-	r.GetRoute().Timeout = millis(5000) // shorter than the asking gateway waits
+	r.GetRoute().Timeout = millis(5000) // shorter than the timeout of the asking gateway
 	return r
 }
 
-// probeHost answers probes on the chain of an export, as a host of its own: no request for the service can meet it.
+// probeHost answers probes on an export's chain as a separate virtual host, which no request for the service can match.
 func probeHost(host string, p *model.Peer) *routev3.VirtualHost {
 	r := probeRoute(p)
 	r.TypedPerFilterConfig = policyConfig(nil, &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{"isthmus/probe": {

@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// httpOrder is every HTTP filter that any connection manager has, in the order in which a request passes them, answers
-// in the opposite one. "Inbound" is in front of a workload's program; "ingress" and "egress" are a gateway's two sides.
-// In front of a program that calls (outbound) there are none but those of upgrades and the router: policy is the
-// server's.
+// httpOrder lists the HTTP filters of all connection managers, in the order in which requests pass them; responses pass
+// in reverse order. "Inbound" is in front of a workload's program; "ingress" and "egress" are a gateway's two sides.
+// Outbound, in front of a calling program, there are only the upgrade filters and the router, since the server enforces
+// policy.
 var httpOrder = []string{
 	// What Envoy's own answers are worded by, before anything refuses: how often a request was begun and, inbound, whom
 	// a peer's gateway speaks for. Inbound, ingress, egress.
@@ -23,16 +23,16 @@ var httpOrder = []string{
 	upgradeFilter, upgradeRulesFilter,
 	// Headers are put into the form that policies compare: those are all that policies see. Inbound; ingress, egress.
 	foldFilter, boundaryFilter,
-	// Of the request's ID no more crosses than is short and plain. Ingress, egress.
+	// Removes request IDs that are not short and plain. Ingress, egress.
 	requestIDFilter,
-	// The policies, as Istio evaluates them. Inbound, ingress, egress.
+	// Policies, evaluated as in Istio. Inbound, ingress, egress.
 	denyFilter, allowFilter,
-	// What names the inside is rewritten: a script, so that it runs for what policies let pass alone. Ingress, egress.
+	// Rewrites internal names. As a script it runs only for what policies admit. Ingress, egress.
 	namesFilter,
-	// Whether an export has an endpoint that is ready. Only on the chains that answer that; anonymousFilter takes off
-	// the answer what the filter behind it adds.
+	// Answers whether an export has a ready endpoint, only on health check chains. anonymousFilter removes what
+	// healthFilter adds to the response.
 	anonymousFilter, healthFilter,
-	// Sends the request on. Everywhere.
+	// Forwards the request. Everywhere.
 	routerFilter,
 }
 
@@ -51,7 +51,7 @@ const (
 	routerFilter       = "router"
 )
 
-// addHTTPFilters gives a manager filters, each in its place, for plain requests and for upgrades.
+// addHTTPFilters adds filters to a manager, in their order, for plain requests and upgrades.
 func addHTTPFilters(m *hcmv3.HttpConnectionManager, filters ...*hcmv3.HttpFilter) {
 	m.HttpFilters = inOrder(httpOrder, slices.Concat(m.HttpFilters, filters))
 	for _, u := range m.UpgradeConfigs {
@@ -59,11 +59,11 @@ func addHTTPFilters(m *hcmv3.HttpConnectionManager, filters ...*hcmv3.HttpFilter
 	}
 }
 
-// networkOrder is every network filter of any chain, in the order in which a connection's bytes pass them.
+// networkOrder lists the network filters of all chains, in the order in which data passes them.
 var networkOrder = []string{
-	// How many connections a chain has: before anything costs something. A gateway's chains.
+	// Limits the connections of a chain before anything costs something. A gateway's chains.
 	connectionsFilter,
-	// A certificate that names two identities is refused before a byte passes, either way. Behind TLS.
+	// Refuses a certificate with two identities before any data passes in either direction. Behind TLS.
 	oneNameHearsFilter, oneNameFilter,
 	// The policies of raw TCP that no handshake decides. Inbound. They have the names of their likes for HTTP.
 	denyFilter, allowFilter,
@@ -80,15 +80,15 @@ const (
 	closeFilter        = "close"
 )
 
-// addNetworkFilters gives a chain filters, each in its place.
+// addNetworkFilters adds filters to a chain, in their order.
 func addNetworkFilters(fc *listenerv3.FilterChain, filters ...*listenerv3.Filter) {
 	fc.Filters = inOrder(networkOrder, slices.Concat(fc.Filters, filters))
 }
 
-// inOrder sorts filters by their names' places in an order.
+// inOrder sorts filters by the position of their names in order.
 func inOrder[F interface{ GetName() string }](order []string, filters []F) []F {
 	place := func(f F) int {
-		name, _, _ := strings.Cut(f.GetName(), "/") // what is shared has more of a name
+		name, _, _ := strings.Cut(f.GetName(), "/") // the names of shared filters have a suffix
 		return slices.Index(order, name)
 	}
 	slices.SortStableFunc(filters, func(a, b F) int { return place(a) - place(b) })

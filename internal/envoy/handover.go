@@ -15,18 +15,18 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Hand-over: a call between two workloads of one Envoy goes by an internal listener instead of through the kernel
-// twice. What travels is unchanged: the same mutual TLS, ended by copies of the very filter chains that the network
-// reaches, so that every check and record is the same too. Only the addresses have to be told, since inside Envoy there
-// are none.
+// Hand-over: a call between two workloads of one Envoy uses an internal listener instead of passing through the kernel
+// twice. The traffic is unchanged: the same mutual TLS, terminated by copies of the network listener's filter chains,
+// so that all checks and logs are the same. Only the addresses must be passed explicitly, since there are none inside
+// Envoy.
 
-// What Envoy's original_dst filter reads on an internal listener: where the call goes, and where it comes from.
+// Metadata that Envoy's original_dst filter reads on an internal listener: the destination and source addresses.
 const (
 	originalDst    = "envoy.filters.listener.original_dst"
 	originalRemote = originalDst + ".remote_ip"
 )
 
-// internalListener is an inbound listener for what comes from inside the proxy.
+// internalListener returns a copy of an inbound listener for connections from inside the proxy.
 func internalListener(inbound *listenerv3.Listener, w *model.Workload) *listenerv3.Listener {
 	l := proto.Clone(inbound).(*listenerv3.Listener)
 	l.Name = handOverListener(w.ID)
@@ -37,7 +37,7 @@ func internalListener(inbound *listenerv3.Listener, w *model.Workload) *listener
 	return l
 }
 
-// handedEndpoint is an endpoint that the proxy serves itself.
+// handedEndpoint returns an endpoint that the proxy serves itself.
 func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	address := netip.AddrPortFrom(e.Addr, e.Port).String()
 	ep := at(
@@ -55,7 +55,8 @@ func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	return ep
 }
 
-// internalSocket carries, beside the bytes, where a call goes. To an endpoint elsewhere it is what it wraps.
+// internalSocket passes the destination address along with the data. For endpoints elsewhere it behaves like the socket
+// that it wraps.
 func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: "internal",
@@ -70,7 +71,7 @@ func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 	}
 }
 
-// nearby says whether calls to a destination may stay inside the proxy.
+// nearby reports whether calls to a destination may stay inside the proxy.
 func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
 
 // introduction tells the other end of a call that stays inside where it comes from: the caller's registered address,

@@ -18,17 +18,17 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// overrideHeaders let a client claim another method, path or sender than the request line says. They are always
-// removed, and what looks like them (ownLookalikes).
+// overrideHeaders let a client claim another method, path or sender than the request line says. They and their
+// lookalikes (ownLookalikes) are always removed.
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
 	"x-forwarded-host",
 	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
 }
 
-// httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
-// policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where
-// a request goes is settled before anybody reads it, and policies compare it in every spelling (authz_host.go).
+// httpManager returns the hardened HTTP connection manager (docs/requests.md). Paths are normalised except for "//",
+// which policies handle. Escaped slashes and ambiguous framing are refused. The Host stays as sent: it does not affect
+// routing, and policies compare it in every spelling (authz_host.go).
 func httpManager(
 	name string,
 	routes string,
@@ -50,7 +50,7 @@ func httpManager(
 		HttpProtocolOptions:           http1Options(""),
 		MaxRequestHeadersKb:           u32(maxHeadersKiB),
 		ForwardClientCertDetails:      hcmv3.HttpConnectionManager_SANITIZE,
-		OriginalIpDetectionExtensions: []*corev3.TypedExtensionConfig{nobodysWord},
+		OriginalIpDetectionExtensions: []*corev3.TypedExtensionConfig{connectionAddress},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutations},
 		GenerateRequestId:             boolean(false),
 		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
@@ -66,10 +66,10 @@ func httpManager(
 	return m
 }
 
-// nobodysWord has a request come from where its connection does, whatever x-forwarded-for says: it looks for an address
-// in a header that no client can send. Unlike use_remote_address it leaves x-forwarded-for, and x-forwarded-proto, as
-// the client sent them. Where there is no x-forwarded-proto, Envoy says what the client spoke.
-var nobodysWord = &corev3.TypedExtensionConfig{
+// connectionAddress makes the connection's address the client address, ignoring x-forwarded-for: it reads a header that
+// no client can send. Unlike use_remote_address it leaves x-forwarded-for and x-forwarded-proto as sent. If
+// x-forwarded-proto is absent, Envoy sets it.
+var connectionAddress = &corev3.TypedExtensionConfig{
 	Name:        "nobodys_word",
 	TypedConfig: anyOf(&customheaderv3.CustomHeaderConfig{HeaderName: ":nobody"}),
 }
@@ -87,13 +87,14 @@ func early(mutations ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig
 	}
 }
 
-// router counts no answers by status: nobody reads these (see statsConfig of the bootstrap), yet each costs a little.
+// router counts no responses by status. Nobody reads those counters (see statsConfig in the bootstrap), and they cost
+// CPU.
 var router = newHTTPFilter(routerFilter, anyOf(&routerv3.Router{
 	SuppressEnvoyHeaders: true, DynamicStats: boolean(false),
 }))
 
-// policyFilters hold nothing but "deny all". What they enforce stands in the route configuration (policyConfig), so
-// that a policy change drains no connection.
+// policyFilters contain only "deny all". The policies are in the route configuration (policyConfig), so that a change
+// of policy drains no connections.
 func policyFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		newHTTPFilter(denyFilter, anyOf(&httprbacv3.RBAC{})),
@@ -101,7 +102,7 @@ func policyFilters() []*hcmv3.HttpFilter {
 	}
 }
 
-// policyConfig is what the two filters enforce under one route configuration.
+// policyConfig returns the per-route configuration of the two filters.
 func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 	if deny == nil {
 		deny = &rbacv3.RBAC{Action: rbacv3.RBAC_DENY}
@@ -121,8 +122,8 @@ func managerFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 	return newNetworkFilter(httpFilter, anyOf(m))
 }
 
-// toCluster routes everything to one cluster; a request may take as long as it takes, whatever grpc-timeout says: that
-// is for the server and its client to keep.
+// toCluster routes everything to one cluster, without a timeout. It ignores grpc-timeout, which client and server
+// enforce themselves.
 func toCluster(cluster string) *routev3.Route {
 	return &routev3.Route{
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -135,8 +136,8 @@ func toCluster(cluster string) *routev3.Route {
 	}
 }
 
-// toPrograms routes to a cluster of programs and not of Envoys. A program at an "http" port speaks HTTP/1.1, as Istio
-// has it, but gRPC can only be HTTP/2.
+// toPrograms routes to a cluster of programs, not Envoys. As in Istio, a program at an "http" port speaks HTTP/1.1, but
+// gRPC always is HTTP/2.
 func toPrograms(cluster string, p model.Protocol) []*routev3.Route {
 	if p != model.HTTP {
 		return []*routev3.Route{toCluster(cluster)}
@@ -148,7 +149,7 @@ func toPrograms(cluster string, p model.Protocol) []*routev3.Route {
 
 func grpcCluster(name string) string { return name + "/grpc" }
 
-// retrySafely has a route retry only what the server has not begun.
+// retrySafely makes a route retry only requests that the server has not started.
 func retrySafely(r *routev3.Route) *routev3.Route {
 	r.GetRoute().RetryPolicy = &routev3.RetryPolicy{
 		RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2),

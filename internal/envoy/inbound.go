@@ -14,11 +14,11 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// meshHandshakeTimeout is how long, in milliseconds, a caller's handshake may take at a workload: longer than at a
-// gateway, since the mesh's own callers come by the thousand and wait for each other.
+// meshHandshakeTimeout limits a caller's TLS handshake at a workload, in milliseconds. It is longer than at a gateway,
+// since thousands of callers in the mesh may connect at once.
 const meshHandshakeTimeout = 20_000
 
-// inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
+// inbound adds what a workload accepts: one chain per port, and a refusal of everything else, including plaintext.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
 	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, wellknown.InboundPort)
@@ -47,7 +47,7 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 	if in.Mode != model.Disable {
 		match := onPort(in.Port, "tls")
 		if in.Mode == model.Permissive {
-			match.ApplicationProtocols = []string{meshALPN} // an application's own TLS passes below, as plaintext does
+			match.ApplicationProtocols = []string{meshALPN} // an application's own TLS passes below, like plaintext
 		}
 		b.inboundChain(l, name, match, w, in, true)
 	}
@@ -55,12 +55,12 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 		b.inboundChain(l, name+"/plaintext", onPort(in.Port, ""), w, in, false)
 	}
 	if in.Mode == model.Permissive && !in.Protocol.IsHTTP() {
-		// Envoy does not go back from "TLS without our protocol" to "anything", so that this is a chain of its own.
+		// Envoy does not fall back from "TLS with another ALPN" to "any transport", hence a separate chain.
 		b.inboundChain(l, name+"/tls", onPort(in.Port, "tls"), w, in, false)
 	}
 	c := cluster(name, w)
 	c.UpstreamBindConfig = dialFrom(w, wellknown.InsideMark)
-	static(c, localEndpoint(w, in.Port), w.Addrs)
+	useEndpoints(c, localEndpoint(w, in.Port), w.Addrs)
 	b.addPrograms(c, in.Protocol, in.Refs)
 }
 
@@ -68,7 +68,7 @@ func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
 	return &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(port)), TransportProtocol: transport}
 }
 
-// localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
+// localEndpoint returns the workload's own address. Programs that listen only on loopback are not exposed.
 func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
 	out := model.EndpointsAt(w.Addrs, port)
 	out = out[:min(len(out), 1)]
@@ -96,7 +96,7 @@ func (b *builder) inboundChain(
 		}
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),
 			refused(inboundLog, workloadTag(w.ID.String()), assertedTag)), w.ID.String(), policyReplies...)
-		wordsOfBoundary(m, w.ID.String(), "the boundary of "+td)
+		boundaryReplies(m, w.ID.String(), "the boundary of "+td)
 		if len(in.Hosts) > 0 {
 			m.HttpProtocolOptions.DefaultHostForHttp_10 = in.Hosts[0]
 		}
@@ -124,20 +124,20 @@ func (b *builder) inboundChain(
 	fc := chain(name, match, nil)
 	mode := tcpproxyv3.UpstreamConnectMode_IMMEDIATE
 	ps := server.Read(in.Policies)
-	if ps.Decide(authz.Request{}).Decision != authz.Allowed { // something is asked of who calls
+	if ps.Decide(authz.Request{}).Decision != authz.Allowed { // the policies depend on the caller
 		addNetworkFilters(fc, networkRBAC(name, ps)...)
-		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not speak before policy has
+		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not send before policy has decided
 	}
 	proxy := tcpProxyTo(name, target, mode, plaintextCalls(w, in, tcpLog)...)
-	if len(proxy.AccessLog) > 0 { // it is known of when it begins, not only when it ends
+	if len(proxy.AccessLog) > 0 { // log at the start of the connection, not only at its end
 		proxy.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
 	addNetworkFilters(fc, newNetworkFilter(tcpFilter, anyOf(proxy)))
 	l.FilterChains = append(l.FilterChains, fc)
 }
 
-// plaintextCalls logs each call without mutual TLS to a port that takes both, so that it is known who would be refused
-// where none is taken.
+// plaintextCalls logs each call without mutual TLS to a PERMISSIVE port, so that it is known which callers STRICT would
+// refuse.
 func plaintextCalls(
 	w *model.Workload, in model.Inbound, log func(string, *accesslogv3.AccessLogFilter, ...tag) *accesslogv3.AccessLog,
 ) []*accesslogv3.AccessLog {
@@ -147,8 +147,8 @@ func plaintextCalls(
 	return []*accesslogv3.AccessLog{log(wellknown.LogPlaintext, nil, workloadTag(w.ID.String()))}
 }
 
-// plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak
-// first.
+// plaintextPorts returns the ports without TLS. Their listener does not wait for the client's first bytes, so the
+// server may speak first.
 func plaintextPorts(w *model.Workload) []uint16 {
 	var out []uint16
 	for _, in := range w.Inbound {

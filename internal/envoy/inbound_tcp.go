@@ -10,12 +10,13 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// maxOwnChains bounds what a port with many callers costs: those beyond share a chain, and a change cuts them all.
+// maxOwnChains limits the chains of a port with many callers. Further callers share a chain, and a change of policy
+// cuts all of those.
 const maxOwnChains = 64
 
-// tcpChains serve a raw TCP port behind mutual TLS. Each caller that the policies name has a chain of its own, found by
-// callerSNI, so that a policy that forbids one caller cuts that caller and no other. Whoever is admitted otherwise
-// shares one.
+// tcpChains serve a raw TCP port behind mutual TLS. Each caller that policies name has its own chain, selected by
+// callerSNI, so that a policy that denies one caller cuts only that caller's connections. All other admitted callers
+// share one chain.
 func (b *builder) tcpChains(
 	l *listenerv3.Listener,
 	name string,
@@ -27,7 +28,7 @@ func (b *builder) tcpChains(
 	ps := server.Read(in.Policies)
 	a := admitted(server, ps)
 	if len(a.everyone()) == 0 {
-		return // nobody may call: the refusal chain answers
+		return // nobody may call: the refusal chain applies
 	}
 	if a.whole && len(a.named) <= maxOwnChains {
 		for _, caller := range a.named {
@@ -43,8 +44,8 @@ func (b *builder) tcpChains(
 	l.FilterChains = append(l.FilterChains, b.tcpChain(name, match, w, in, a.everyone(), rbac))
 }
 
-// tcpChain lets in whom the handshake admits. What the handshake cannot decide, the filters decide on the first byte;
-// the upstream must not speak before.
+// tcpChain admits the callers that the handshake admits. If that is not decisive, network RBAC decides on the first
+// byte, and the upstream must not send before.
 func (b *builder) tcpChain(
 	name string,
 	match *listenerv3.FilterChainMatch,
@@ -60,6 +61,6 @@ func (b *builder) tcpChain(
 	tls := serverTLS(w.Identity.String(), b.view.TrustDomain.Name(), sans)
 	port := inboundName(w, in.Port)
 	p := tcpProxyTo(port, port, mode, unserved(w))
-	p.MaxConnectAttempts, p.BackoffOptions = u32(1), nil // a program that is there takes the first
+	p.MaxConnectAttempts, p.BackoffOptions = u32(1), nil // a running program accepts the first attempt
 	return chain(name, match, tls, append(filters, newNetworkFilter(tcpFilter, anyOf(p)))...)
 }

@@ -6,43 +6,42 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// How long things may take. A stream lives as long as both ends want it, silent or not: what Envoy would end by itself
-// (a silent stream after 5 minutes, an answer after 15 seconds, a silent connection after an hour) has no limit here.
-// That the other end is gone is found by keepaliveOptions.
+// Time limits. A stream lives as long as both ends want, silent or not: Envoy's defaults (a silent stream after 5
+// minutes, a response after 15 seconds, a silent connection after an hour) are disabled. Dead peers are detected by
+// keepaliveOptions.
 
-// noLimit is said wherever Envoy has a limit by default.
+// noLimit disables a default timeout of Envoy.
 func noLimit() *durationpb.Duration { return millis(0) }
 
 const (
-	headersTimeout = 10_000 // ms for the whole head of a request, so that nobody holds a place by sending slowly
+	headersTimeout = 10_000 // ms for all headers of a request, so that slow senders do not hold resources
 )
 
-// How long a connection that carries nothing and that only Envoy keeps, to a server, is kept. A program closes such
-// connections as it sees fit, often after a few seconds, and a request that is just being sent then is lost: it may
-// have been begun. So Envoy closes its own first. The Envoys at the other ends of the mesh's connections keep them
-// without a limit.
+// Idle timeouts of pooled connections to servers. Programs close idle connections as they like, often after a few
+// seconds; a request sent just then is lost, because it may have been started. So Envoy closes its connection first. At
+// the other ends of the mesh's own connections, Envoys have no idle timeout.
 const (
 	pooledIdle  = 60_000 // ms
-	programIdle = 200    // ms; to a program
+	programIdle = 200    // ms; to programs
 )
 
-// pool is how long connections are kept that Envoy takes for one request after the other, in ms.
+// pool is how long pooled connections are kept, in ms.
 type pool struct {
 	idle int64 // without a request
-	life int64 // for new requests; 0 is as long as there are any
+	life int64 // accepting new requests; 0 for no limit
 }
 
 var toProgram = pool{idle: programIdle}
 
-// toEnvoy bounds the life of connections in mutual TLS: both ends were checked when it began, and each renews its
-// certificate at half its life. After as long again nothing new is sent on it, so that no request relies on a
-// certificate that has run out. What is under way goes on.
+// toEnvoy limits the life of mutual TLS connections. Both ends are verified at the start, and certificates are renewed
+// at half their lifetime. After that much time again no new requests use the connection, so that none relies on an
+// expired certificate. Requests in progress continue.
 func (b *builder) toEnvoy() pool {
 	return pool{idle: pooledIdle, life: max(b.view.CertificateTTL.Milliseconds()/2, 1000)}
 }
 
-// What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the
-// first, which see what that one added.
+// Limits of request headers: Envoy's (and Istio's) defaults for callers, and slightly more for proxies behind the first
+// one, which adds headers.
 const (
 	maxHeaders     = 100
 	maxHeadersKiB  = 60
@@ -50,9 +49,8 @@ const (
 	addedHeaderKiB = 4
 )
 
-// behindEnvoys is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so
-// that a connection that ends need not wait for that: each proxy on the way would add its second to a cut. What they
-// say to each other is removed by a filter (fold, boundary), behind the one that notes attempts.
+// behindEnvoys is for connection managers whose callers are Envoys. Those read immediately, so a closing connection
+// need not wait for them to do so; otherwise each proxy on the path would add a second to every cut.
 func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
@@ -62,11 +60,11 @@ func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	return m
 }
 
-// http1Options: trailers pass, HTTP/1.0 is served (nginx's proxy_pass and ab speak it), and offers of other protocols
-// that are no upgrades are ignored. A request of HTTP/1.0 that names no host is for the one given.
+// http1Options enable trailers and HTTP/1.0 (used by nginx's proxy_pass and ab), and ignore protocol offers that are
+// not upgrades. host is the default for HTTP/1.0 requests without Host.
 func http1Options(host string) *corev3.Http1ProtocolOptions {
 	return &corev3.Http1ProtocolOptions{
-		AcceptHttp_10: true, DefaultHostForHttp_10: host, EnableTrailers: true, IgnoreHttp_11Upgrade: mereOffers,
+		AcceptHttp_10: true, DefaultHostForHttp_10: host, EnableTrailers: true, IgnoreHttp_11Upgrade: ignoredUpgrades,
 	}
 }
 

@@ -15,14 +15,15 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// workload makes the two listeners of one workload, bound inside its network namespace, and what they lead to.
+// workload adds the two listeners of a workload, bound in its network namespace, with their clusters and routes.
 func (b *builder) workload(w *model.Workload) {
 	b.inbound(w)
 	b.outbound(w)
 }
 
-// listener in a workload's namespace, that finds out where the connection was going before capture redirected it. It
-// has an IPv4 address and, where the workload has IPv6, that one: elsewhere it could not be bound.
+// listener returns a new listener in a workload's network namespace that recovers the original destination of
+// redirected connections. It has an IPv4 address and, if the workload has IPv6, an IPv6 address; otherwise binding
+// would fail.
 func (b *builder) listener(
 	name string,
 	w *model.Workload,
@@ -56,7 +57,7 @@ func tlsInspector() *listenerv3.ListenerFilter {
 	return listenerFilter("tls_inspector", &tlsinspectorv3.TlsInspector{})
 }
 
-// tlsInspectorBut looks at connections to all ports but some.
+// tlsInspectorBut inspects connections to all ports except some.
 func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 	f := tlsInspector()
 	var off []*listenerv3.ListenerFilterChainMatchPredicate
@@ -86,8 +87,8 @@ func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 
 const connectAttempts = 4
 
-// tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a
-// refused one sees not a byte, not even of a server that speaks first.
+// tcpProxy forwards data. Behind TLS it connects upstream only after the handshake has admitted the caller, so a
+// refused caller receives no data, even from a server that speaks first.
 func tcpProxy(
 	name, cluster string,
 	connect tcpproxyv3.UpstreamConnectMode,
@@ -104,7 +105,7 @@ func tcpProxyTo(
 	p := &tcpproxyv3.TcpProxy{
 		StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		UpstreamConnectMode: connect, MaxConnectAttempts: u32(connectAttempts), IdleTimeout: millis(0), AccessLog: log,
-		// Two failures eject an endpoint, and the third attempt is to find that done.
+		// Two failures eject an endpoint; the third attempt must come after that.
 		BackoffOptions: &corev3.BackoffStrategy{BaseInterval: millis(20), MaxInterval: millis(100)},
 	}
 	if connect != tcpproxyv3.UpstreamConnectMode_IMMEDIATE {
@@ -113,7 +114,7 @@ func tcpProxyTo(
 	return p
 }
 
-// chain is a filter chain, behind TLS if any, which asks for a certificate.
+// chain returns a filter chain, with TLS if given, in which case it requires a client certificate.
 func chain(
 	name string,
 	match *listenerv3.FilterChainMatch,
@@ -133,7 +134,7 @@ func behindTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
 	withTLS(fc, tls)
 }
 
-// withTLS puts a chain behind TLS. Who begins a handshake and falls silent holds nothing for long.
+// withTLS adds TLS to a chain, with a timeout for incomplete handshakes.
 func withTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
 	fc.TransportSocket = tls
 	fc.TransportSocketConnectTimeout = millis(10_000)

@@ -12,7 +12,7 @@ import (
 
 func bundleName(td string) string { return wellknown.BundleSecretPrefix + td }
 
-// SetName is the name of an endpoint set on the wire: "host:port", and "host:port@proxy" for a proxy's own form of it.
+// SetName returns the name of an endpoint set in EDS: "host:port", or "host:port@proxy" for a proxy's own form.
 func SetName(s model.EndpointSet) string {
 	name := s.Host + ":" + strconv.Itoa(int(s.Port))
 	if s.Proxy != "" {
@@ -25,7 +25,7 @@ func outboundListener(w *model.Workload) string { return wellknown.OutboundListe
 
 func inboundListener(w *model.Workload) string { return wellknown.InboundListener + w.ID.String() }
 
-// handOverListener takes, inside the proxy, what inboundListener takes from the network.
+// handOverListener returns the counterpart of inboundListener for connections from inside the proxy.
 func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }
 
 // chainName names the chain of one destination: who is called, as its callers know it.
@@ -40,8 +40,8 @@ func clusterOf(workload, chain string) string { return workload + ">" + chain }
 
 func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
 
-// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own
-// name, since each caller has a chain of its own there.
+// egressSNI returns the server name that a local caller of an import uses at its own gateway. For raw TCP it starts
+// with the caller's name, since each caller has its own chain there.
 func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string {
 	name := fmt.Sprintf("p%d.%s", called.Port, called.Host)
 	if p.IsHTTP() {
@@ -50,9 +50,9 @@ func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string
 	return callerSNI(caller) + "." + name
 }
 
-// callerSNI is the name that a caller asks a raw TCP server for: its own, hashed. The server has a chain for each
-// caller that its policies name, and that chain's certificate check admits that caller alone; so a false name gains
-// nothing.
+// callerSNI returns the server name that a caller uses for a raw TCP server: its own identity, hashed. The server has a
+// chain for each caller that its policies name. That chain's certificate check admits only that caller, so a false name
+// gains nothing.
 func callerSNI(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:16]) + wellknown.CallerName

@@ -11,17 +11,17 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A script or an expression costs each request some microseconds, and most have nothing for it to look at. Those pass
-// by it.
+// Scripts and expressions cost each request some microseconds, and most requests do not need them. These matchers skip
+// the filter for such requests.
 
-// forRequestsWith has a filter see only requests that have one of two or more headers.
+// forRequestsWith applies a filter only to requests with one of these headers, at least two.
 func forRequestsWith(f *hcmv3.HttpFilter, headers ...string) *hcmv3.HttpFilter {
 	return onlyWith(f, each(headers, func(name string) proto.Message {
 		return &matcherv3.HttpRequestHeaderMatchInput{HeaderName: name}
 	}))
 }
 
-// forAnswersWith has a filter see only answers that have one of two or more headers.
+// forAnswersWith applies a filter only to responses with one of these headers, at least two.
 func forAnswersWith(f *hcmv3.HttpFilter, headers ...string) *hcmv3.HttpFilter {
 	return onlyWith(f, each(headers, func(name string) proto.Message {
 		return &matcherv3.HttpResponseHeaderMatchInput{HeaderName: name}
@@ -35,7 +35,7 @@ func onlyWith(f *hcmv3.HttpFilter, inputs []proto.Message) *hcmv3.HttpFilter {
 				SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
 					Input: &xdscorev3.TypedExtensionConfig{Name: "header", TypedConfig: anyOf(input)},
 					Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-						ValueMatch: xdsRegex(`(?s)\C*`), // any value; of a header that is not there there is none
+						ValueMatch: xdsRegex(`(?s)\C*`), // any value; an absent header does not match
 					},
 				},
 			},

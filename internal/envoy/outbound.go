@@ -22,8 +22,8 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the
-// rest.
+// outbound adds what a workload may call: one chain and one cluster per destination, and a refusal with a reason for
+// everything else.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
 	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, wellknown.OutboundPort, b.introduction(w)...)
@@ -35,7 +35,7 @@ func (b *builder) outbound(w *model.Workload) {
 		refs = append(refs, o.By...)
 	}
 	if b.view.AllowAny {
-		l.FilterChains = append(l.FilterChains, b.neverOutside(w, l.FilterChains)...)
+		l.FilterChains = append(l.FilterChains, b.refuseReserved(w, l.FilterChains)...)
 	}
 	b.add(ListenerType, name, l, refs)
 }
@@ -59,8 +59,8 @@ func outboundTCP(w *model.Workload, cluster string) *listenerv3.Filter {
 		tcpLog(outboundLog, unreached, workloadTag(w.ID.String())))
 }
 
-// mayNotCall tells nobody whether the destination exists.
-func mayNotCall(workload, identity string) string {
+// refusalText does not reveal whether the destination exists.
+func refusalText(workload, identity string) string {
 	return "isthmus: " + workload + " (" + identity +
 		") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
 		"no service that lists this workload as a caller answers there. If it should, its owner must allow " +
@@ -68,19 +68,19 @@ func mayNotCall(workload, identity string) string {
 		"see isthmus describe %REQ(:AUTHORITY)%.\n"
 }
 
-// noLongerListed is what a connection that is still open hears once its destination's cluster has been taken away.
+// noLongerListed is the reply on an open connection whose destination's cluster has been removed.
 var noLongerListed = &hcmv3.ResponseMapper{
 	Filter: flagged("NC"), StatusCode: u32(403),
-	BodyFormatOverride: bodyFormat(mayNotCall(ofListener(callingWorkload), ofListener(callingIdentity))),
+	BodyFormatOverride: bodyFormat(refusalText(ofListener(callingWorkload), ofListener(callingIdentity))),
 }
 
-// neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual
-// addresses, at which refused names are answered, and what means Envoy itself. A program that connects to this
-// listener's own port is "going to" that port, and passed on would come back for ever.
+// refuseReserved refuses calls to addresses that must not be forwarded even if unlisted addresses may be called: the
+// mesh's virtual addresses, which DNS returns for refused names, and Envoy's own. A program that connects to this
+// listener's own port has that port as its destination; forwarding would loop forever.
 //
-// Envoy looks for the port first, and then among that port's chains only; so each port that has a chain needs one of
+// Envoy matches the port first, and then only among that port's chains. So each port that has a chain needs one of
 // these.
-func (b *builder) neverOutside(
+func (b *builder) refuseReserved(
 	w *model.Workload,
 	listed []*listenerv3.FilterChain,
 ) []*listenerv3.FilterChain {
@@ -121,7 +121,7 @@ func (b *builder) neverOutside(
 func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model.Outbound) {
 	match := toService(w, o)
 	if match == nil {
-		return // without an address nothing can be meant for it
+		return // without an address nothing can lead there
 	}
 	name := outboundName(w, o)
 	refs := append(slices.Clone(o.By), o.Service.Refs...)
@@ -146,7 +146,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	l.FilterChains = append(l.FilterChains, chain(chainName(o), match, nil, last))
 }
 
-// metadata of ours.
+// metadata returns metadata in Isthmus's namespace.
 func metadata(values map[string]string) *corev3.Metadata {
 	fields := map[string]*structpb.Value{}
 	for key, value := range values {
@@ -155,13 +155,13 @@ func metadata(values map[string]string) *corev3.Metadata {
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: fields}}}
 }
 
-// toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.
+// toOwnPrograms reports whether the service's programs are called directly, without an Envoy in front.
 func toOwnPrograms(o model.Outbound) bool {
 	return o.Route.LeadsOnlyTo(model.OwnEndpoints) && !o.Port.MTLS
 }
 
-// passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the
-// server's behalf. It may write as slowly as it likes, since the place that it holds is its own.
+// passUnchanged configures a manager to forward requests of the workload's program as they are: headers are not
+// removed, merged or validated, and nothing is answered on the server's behalf.
 func passUnchanged(m *hcmv3.HttpConnectionManager) {
 	m.RequestHeadersTimeout = noLimit()
 	m.NormalizePath = boolean(false)
@@ -198,20 +198,20 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// target is the cluster of a route that leads to Envoys: those in front of the service's own endpoints, the mesh's
-// gateways for what peers serve, or both.
+// target returns the cluster of a route that leads to Envoys: in front of the service's own endpoints, the mesh's
+// gateways, or both.
 func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	switch {
 	case o.Route.LeadsOnlyTo(model.OwnEndpoints):
 		return b.toEndpoints(name, w, o)
 	case o.Route.LeadsOnlyTo(model.OwnGateways):
-		return avoidSilent(b.toGateways(name, w, o), 10*time.Second)
+		return ejectUnreachable(b.toGateways(name, w, o), 10*time.Second)
 	}
 	return b.toSeveral(name, w, o)
 }
 
-// absentRoute answers the calls to an import whose sources are gone, and says why. The name keeps its address and its
-// connections: a client goes on where it is once there is somebody to serve it.
+// absentRoute answers calls to an import without a live source, with the reason. The name keeps its address and its
+// connections stay open, so that clients can continue once there is a source.
 func absentRoute(r *model.Route) *routev3.Route {
 	why := absence(r)
 	return &routev3.Route{
@@ -225,7 +225,7 @@ func absentRoute(r *model.Route) *routev3.Route {
 	}
 }
 
-// absence says why nobody serves what a route leads to.
+// absence says why nobody serves a route's destinations.
 func absence(r *model.Route) string {
 	return "nobody serves this import now: " + strings.Join(r.Absent, "; ")
 }
@@ -234,11 +234,11 @@ func noted(key, value string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }
 
-// toSeveral reaches the destinations of a route together. The gateways among them are asked whether any peer of theirs
-// can serve: nobody's call has to find out.
+// toSeveral leads to several destinations of a route. It health-checks the gateways among them, to learn whether one of
+// their peers can serve before a call finds out.
 func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	c := shared(
-		bySet(cluster(name, w), o.Route.Set),
+		useEDS(cluster(name, w), o.Route.Set),
 		o.Route,
 		func(d model.Destination) *corev3.TransportSocket {
 			if d.Name == model.OwnEndpoints {
@@ -248,33 +248,33 @@ func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *c
 		},
 	)
 	if o.Port.Protocol.IsHTTP() {
-		b.speaking(c, o.Port.Protocol)
+		b.setHTTPVersion(c, o.Port.Protocol)
 	}
 	return c
 }
 
-// toEndpoints reaches the service's own endpoints.
+// toEndpoints leads to the service's own endpoints.
 func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	c := cluster(name, w)
 	if o.Route.Resolved {
-		static(c, b.view.Resolved[o.Route.Set], w.Addrs)
+		useEndpoints(c, b.view.Resolved[o.Route.Set], w.Addrs)
 	} else {
-		bySet(c, b.view.SetOf(o))
+		useEDS(c, b.view.SetOf(o))
 	}
 	c.TransportSocket = b.endpointSocket(w, o)
 	if b.nearby(o) {
 		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
 	if o.Port.Protocol.IsHTTP() {
-		b.speaking(c, o.Port.Protocol)
+		b.setHTTPVersion(c, o.Port.Protocol)
 	}
 	if o.Port.MTLS {
-		inMesh(c)
+		setMeshLimits(c)
 	}
 	return c
 }
 
-// endpointSocket is the mutual TLS with those who serve a port; nil where they take none.
+// endpointSocket returns the mutual TLS context for a port's servers, or nil if they accept only plaintext.
 func (b *builder) endpointSocket(w *model.Workload, o model.Outbound) *corev3.TransportSocket {
 	switch {
 	case !o.Port.MTLS:
@@ -285,12 +285,12 @@ func (b *builder) endpointSocket(w *model.Workload, o model.Outbound) *corev3.Tr
 	return b.meshTLS(w, o.Port.Identities, callerSNI(w.Identity.String()))
 }
 
-// toGateways reaches the mesh's own gateways, which carry the call to the peers.
+// toGateways leads to the mesh's own gateways, which forward the call to peers.
 func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := bySet(cluster(name, w), o.Route.Set)
+	c := useEDS(cluster(name, w), o.Route.Set)
 	c.TransportSocket = b.gatewaySocket(w, o)
 	if o.Port.Protocol.IsHTTP() {
-		b.speaking(c, o.Port.Protocol)
+		b.setHTTPVersion(c, o.Port.Protocol)
 	}
 	return c
 }

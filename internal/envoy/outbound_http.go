@@ -14,17 +14,17 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Each request is sent by itself to an endpoint, and one that no server has begun to another one. What a request may
-// look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address
-// has said where it goes.
+// Each request is load-balanced by itself, and retried elsewhere if no server has started it. The server decides which
+// requests are acceptable, since it enforces policy. Here requests pass unchanged, whatever their Host: the address has
+// determined the destination.
 //
-// All destinations that are called in one way share a connection manager, which each chain asks for by name: a manager
-// is some kilobytes, and most of a listener would be the same few over and over. It is the same for all workloads of
-// all meshes (builtin.go). What differs the chain and the listener say: the chain's name is who is called, the
-// listener's metadata whose it is, and the two together name the cluster. A destination whose routes change has a
-// manager of its own, whose routes come by themselves, so that no connection is drained.
+// All destinations of a kind share one connection manager, which each chain references by name (ECDS). A manager takes
+// some kilobytes; otherwise a listener would consist mostly of copies. It is identical for all workloads of all meshes.
+// Chain and listener supply the differences: the chain's name is the cluster's, the chain's metadata hold the called
+// host, and the listener's metadata name the workload. A destination whose routes change has its own manager with RDS,
+// so that changes drain no connections.
 
-// What a listener's metadata say.
+// Metadata keys. The called host is in the chain's metadata, the others are in the listener's.
 const (
 	callingWorkload = "workload"
 	callingIdentity = "identity"
@@ -40,13 +40,13 @@ const ofChain = "%FILTER_CHAIN_NAME%"
 // them.
 const (
 	clusterHeader     = "isthmus-cluster"
-	grpcClusterHeader = "isthmus-grpc-cluster" // at programs that may speak HTTP/1.1
+	grpcClusterHeader = "isthmus-grpc-cluster" // for programs that may speak HTTP/1.1
 )
 
-// unnamedHost stands for the called host in a request of HTTP/1.0 that names none.
+// unnamedHost replaces the missing host of an HTTP/1.0 request.
 const unnamedHost = "unnamed.isthmus.invalid"
 
-// sharedManager is the filter that finds the manager of all destinations that are called like this one.
+// sharedManager returns the filter that refers to the shared manager for this kind of destination.
 func (b *builder) sharedManager(o model.Outbound) *listenerv3.Filter {
 	sort := toEnvoys
 	if toOwnPrograms(o) {
@@ -58,8 +58,8 @@ func (b *builder) sharedManager(o model.Outbound) *listenerv3.Filter {
 	return b.builtin(httpFilter, sharedManagers[sort])
 }
 
-// callee is who answers calls: Envoys of the mesh, or programs, of which those at an "http" port speak HTTP/1.1 unless
-// they are called by gRPC.
+// callee is the kind of server: Envoys of the mesh, or programs. Programs at an "http" port speak HTTP/1.1, except for
+// gRPC.
 type callee int
 
 const (
@@ -113,7 +113,7 @@ func sharedRoutes(c callee) []*routev3.Route {
 	return retried(c == toEnvoys, routes...)
 }
 
-// ownManager is the manager of one destination, with routes that come by themselves.
+// ownManager returns the manager of a single destination, with RDS.
 func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
 	called := chainName(o)
 	m := outboundManager(name, called, tag{name: "object", value: SetName(o.Set())},
@@ -137,7 +137,7 @@ func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *l
 	return managerFilter(m)
 }
 
-// outboundManager begins a manager that speaks of who is called, host, in its answers.
+// outboundManager returns a new manager. host is named in its local replies.
 func outboundManager(name, host string, tags ...tag) *hcmv3.HttpConnectionManager {
 	tags = append([]tag{workloadTag(ofListener(callingWorkload))}, tags...)
 	m := withLocalReplies(httpManager(name, name, nil, refusalsAtClient(outboundLog, tags...)), host)
@@ -149,7 +149,7 @@ func outboundManager(name, host string, tags ...tag) *hcmv3.HttpConnectionManage
 func outboundRoutes(name, host string, programs bool, routes []*routev3.Route) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
-		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
+		RequestHeadersToRemove: []string{upgradeHeader}, // added by Envoy
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name: host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !programs,
 		}},

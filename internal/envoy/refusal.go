@@ -18,22 +18,20 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Who is refused outside TLS is told why if it speaks HTTP, and else sees its connection close without a byte: it would
-// take a word of ours for the server's. Which of the two it is only its first bytes say. The listener of a workload
-// cannot wait for them, since a server that it may call may speak first; so a refused connection goes on to an internal
+// A caller that is refused outside TLS gets a reason if it speaks HTTP. Otherwise the connection is closed without
+// data, which the caller would mistake for the server's. Only the first bytes show which it is. A workload's listener
+// cannot wait for them, since an allowed server may speak first, so refused connections are handed to an internal
 // listener that does.
 
-// refusal is one such listener, and what leads there: the same for all workloads of all proxies (builtin.go).
+// refusal is one such internal listener, shared by all workloads of a proxy.
 type refusal struct {
 	name   string
-	log    string // of refusals
-	text   string // for HTTP
-	reason string // for the log, where nothing is said
+	log    string // the access log's name
+	text   string // reply over HTTP
+	reason string // for the log, if no reply is sent
 }
 
-// What the internal listener is told of a connection, in a header of the PROXY protocol (version 2) beside the two
-// addresses: whose workload was asked for or asks, and by which identity. The types are those that the protocol leaves
-// to applications (proxy-protocol.txt §2.2.7).
+// Filter state passed to the internal listener: the workload concerned, its identity, and the requested server name.
 const (
 	toldWorkload = 0xE0
 	toldIdentity = 0xE1
@@ -42,7 +40,7 @@ const (
 var (
 	outboundRefusal = refusal{
 		name: "refused-outbound", log: wellknown.LogOutbound,
-		text:   mayNotCall(told(callingWorkload), told(callingIdentity)),
+		text:   refusalText(told(callingWorkload), told(callingIdentity)),
 		reason: "no service there lists the caller",
 	}
 	plaintextRefusal = refusal{
@@ -106,12 +104,12 @@ func (r refusal) cluster(named naming) *clusterv3.Cluster {
 	return c
 }
 
-// wordless is the chain of those who do not speak HTTP.
-const wordless = "wordless"
+// silentClose is the chain for clients that do not speak HTTP.
+const silentClose = "wordless"
 
 func (r refusal) listener(named naming) *listenerv3.Listener {
 	whose := workloadTag(told(callingWorkload))
-	raw := chain(wordless, nil, nil, newNetworkFilter(closeFilter, anyOf(&directv3.Config{})))
+	raw := chain(silentClose, nil, nil, newNetworkFilter(closeFilter, anyOf(&directv3.Config{})))
 	http := chain(
 		"http",
 		&listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}},
@@ -139,14 +137,14 @@ func (r refusal) listener(named naming) *listenerv3.Listener {
 			tlsInspector(),
 			listenerFilter("http_inspector", &httpinspectorv3.HttpInspector{}),
 		},
-		// Who waits for the server to speak first is hung up on soon.
+		// Close connections of clients that wait for the server to speak first soon.
 		ListenerFiltersTimeout: millis(500), ContinueOnListenerFiltersTimeout: true,
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		FilterChains:                  []*listenerv3.FilterChain{http}, DefaultFilterChain: raw,
 		AccessLog: []*accesslogv3.AccessLog{
 			tcpLog(
 				r.log,
-				when(`xds.filter_chain_name == "`+wordless+`"`),
+				when(`xds.filter_chain_name == "`+silentClose+`"`),
 				whose,
 				tag{name: wellknown.TagRefused, value: r.reason},
 				tag{name: wellknown.TagName, value: "%REQUESTED_SERVER_NAME%"},
@@ -158,14 +156,14 @@ func (r refusal) listener(named naming) *listenerv3.Listener {
 // manager answers every request with 403 and the reason.
 func (r refusal) manager(whose tag) *hcmv3.HttpConnectionManager {
 	m := httpManager(r.name, "", nil, refusals(r.log, whose))
-	m.UpgradeConfigs[0].Filters = m.HttpFilters // nothing is passed on
+	m.UpgradeConfigs[0].Filters = m.HttpFilters // nothing is forwarded
 	m.RequestHeadersTimeout = millis(500)
 	m.CommonHttpProtocolOptions.IdleTimeout = millis(500)
-	// A client that is let in meanwhile shall not stay here: each request is for a connection of its own.
+	// A client that is admitted in the meantime must not stay here, so each connection serves one request.
 	m.CommonHttpProtocolOptions.MaxRequestsPerConnection = u32(1)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: r.name, Domains: []string{"*"}, // every name is refused alike
+			Name: r.name, Domains: []string{"*"}, // all hosts are refused alike
 			Routes: []*routev3.Route{{
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 				Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Config is the resource as Envoy's own configuration files would spell it.
+// Config returns the resource as it would be written in Envoy's configuration files.
 func (r *Resource) Config() (map[string]any, error) {
 	m, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
 	if err != nil {

@@ -11,20 +11,19 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// What an Envoy answers itself says who answers, by a status that means what happened and in words that are true of it.
-// 403 is the answer of policy and of nothing else. A refused caller is told which kind of policy refused, and none by
-// name: names are for the log of whoever refused.
+// Envoy's local replies say who replies, with an accurate status and text. Only policy uses 403. A refused caller
+// learns which kind of policy refused, but no policy's name; names are in the log of the refusing proxy.
 
-// reply is one kind of what an Envoy answers itself.
+// reply is one kind of local reply.
 type reply struct {
 	when   *accesslogv3.AccessLogFilter
-	status uint32 // in place of Envoy's; 0 leaves that
-	text   string // after "isthmus: <who>"
+	status uint32 // replaces Envoy's; 0 keeps it
+	text   string // follows "isthmus: <who>"
 
-	unavailable string // in place of an answer that could not be had: whether the request was begun
+	unavailable string // for missing responses: whether the request was started
 }
 
-// hygieneReplies are to what means different things to different servers.
+// hygieneReplies are for requests that different servers would interpret differently.
 var hygieneReplies = []reply{
 	{
 		when:   detailed("[" + hygienePolicy + "]"),
@@ -46,12 +45,12 @@ var hygieneReplies = []reply{
 	},
 }
 
-// unsent holds for a request that was certainly not begun: no connection came about, none was asked for, or the server
-// refused the stream, which says so (RFC 9113 §8.7).
+// unsent matches requests that were certainly not started: there was no connection, none was attempted, or the server
+// refused the stream (RFC 9113 §8.7).
 var unsent = anyOfFilters(flagged("UF", "UO", "NC", "OM", "DF"), detailed("remote_refused_stream_reset"))
 
-// unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and
-// whether the request was begun (unavailable and retries read it). Whatever is not certain may have been.
+// unavailableReplies replace a response that could not be obtained. A header marks them and says whether the request
+// was started (read by unavailable and by retries). In case of doubt, it may have been.
 var unavailableReplies = []reply{
 	{when: flagged("UH"), unavailable: wellknown.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
 	{
@@ -65,21 +64,21 @@ var unavailableReplies = []reply{
 	},
 }
 
-// begunAgainReply is where attempts are noted (noteAttempt), before the last of these.
+// begunAgainReply applies where attempts are recorded (noteAttempt), and precedes the last of these.
 var begunAgainReply = reply{
 	when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: wellknown.BegunAgain,
 	text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: " +
 		"%RESPONSE_FLAGS_LONG%",
 }
 
-// absentReply is where nobody can be asked, and the route says why.
+// absentReply applies if a route has no destination and says why.
 var absentReply = reply{
 	when:        detailed("direct_response"),
 	unavailable: wellknown.NotBegun,
 	text:        ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
 }
 
-// policyReplies tell the kinds of a workload's refusals apart.
+// policyReplies distinguish the refusals of a workload.
 var policyReplies = []reply{
 	{
 		when: detailed("matched_policy[none]"),
@@ -93,13 +92,13 @@ var policyReplies = []reply{
 	refused("an AuthorizationPolicy there denies it"),
 }
 
-// refused is the reply to whatever policy does not let pass.
+// refused returns the reply for everything that policy refuses.
 func refused(reason string) reply {
 	return reply{when: answered(403), text: " refuses this request: " + reason}
 }
 
-// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked, which is at callers,
-// there are no policies' replies, and attempts are not noted.
+// withLocalReplies sets a manager's local replies. Callers' proxies enforce no policy and record no attempts, so they
+// have no policies.
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who string, policies ...reply) *hcmv3.HttpConnectionManager {
 	c := &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)\n"),
@@ -127,8 +126,7 @@ func (r reply) mapper(who string) *hcmv3.ResponseMapper {
 	return m
 }
 
-// detailed holds for answers of which Envoy's own word on them, in a log the details of the response code, contains a
-// text.
+// detailed matches replies whose response code details contain a text.
 func detailed(text string) *accesslogv3.AccessLogFilter {
 	return when(`response.code_details.contains("` + text + `")`)
 }

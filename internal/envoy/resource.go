@@ -1,13 +1,12 @@
 // Package envoy turns a proxy's view into Envoy resources. It is pure and deterministic: equal views give equal bytes,
-// so that a resource's version is the hash of its content and a proxy that has it is never sent it again.
+// so a resource's version is the hash of its content, and a proxy that has it is not sent it again.
 //
-// What is where: resource.go builds all of one proxy; inbound*.go and outbound*.go are the two listeners of a workload,
-// refusal.go and handover.go the listeners inside Envoy, federation*.go a gateway's boundary to other meshes;
-// builtin.go is what no proxy needs to be sent. They are made of listeners.go and filters.go (chains, and the order of
-// what is in them), http.go (the connection manager) with upgrades.go, retries.go, replies.go, trailers.go, limits.go
-// and buffers.go, clusters.go, destinations.go, endpoints.go, sockets.go, tls*.go, accesslog.go and names.go. authz*.go
-// turn policies into RBAC, and on raw TCP into chains. render.go spells resources as Envoy's files do, and static.go
-// puts them into a bootstrap for a trial.
+// resource.go builds everything for one proxy. inbound*.go and outbound*.go are the two listeners of a workload,
+// refusal.go and handover.go the listeners inside Envoy, federation*.go a gateway's boundary to other meshes. They use
+// listeners.go and filters.go (chains and the order of filters); http.go (the connection manager) with upgrades.go,
+// retries.go, replies.go, trailers.go, limits.go and buffers.go; clusters.go, destinations.go, endpoints.go,
+// sockets.go, tls*.go, accesslog.go and names.go. authz*.go turn policies into RBAC and, on raw TCP, into chains.
+// render.go formats resources like Envoy's files, and static.go puts them into a bootstrap for a trial.
 package envoy
 
 import (
@@ -26,43 +25,42 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// The resource types, in the order in which Envoy should learn of additions (make before break).
+// The resource types, in the order in which additions are sent (make before break).
 const (
 	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	// ExtensionType are connection managers that several chains share.
+	// ExtensionType is for connection managers that several chains share.
 	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 	RouteType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-// Types is that order.
+// Types lists them in that order.
 var Types = []string{ClusterType, EndpointType, SecretType, ListenerType, ExtensionType, RouteType}
 
-// Resource is one Envoy resource, marshalled.
+// Resource is one marshalled Envoy resource.
 type Resource struct {
 	Type    string
 	Name    string
 	Version string // hash of Body
 	Body    []byte
-	Refs    []model.Ref // the objects it comes from
-	Set     string      // clusters: the endpoint set that they subscribe to, if any
+	Refs    []model.Ref // the objects that it was compiled from
+	Set     string      // of a cluster: the EDS endpoint set, if any
 }
 
-// Resources of one proxy by type, each sorted by name. Endpoint sets are named, not held: they are shared by all
-// proxies.
+// Resources of one proxy by type, each sorted by name. Endpoint sets are only named here, since all proxies share them.
 type Resources struct {
 	ByType map[string][]*Resource
 	Sets   []model.EndpointSet
 }
 
-// Build makes what one proxy is told.
+// Build returns the resources of one proxy.
 func Build(v *view.View) *Resources {
 	b := &builder{view: v, out: map[string][]*Resource{}}
 	for td, roots := range v.Roots {
 		if len(roots) == 0 {
-			continue // a validation context that never comes validates nobody
+			continue // a validation context that never arrives accepts nobody
 		}
 		b.add(SecretType, bundleName(td), bundleSecret(td, roots), nil)
 	}
@@ -101,7 +99,7 @@ func newResource(typ, name string, m proto.Message, refs []model.Ref) *Resource 
 	return r
 }
 
-// hash is 64 bits of SHA-256: enough to tell versions of one resource apart.
+// hash returns 64 bits of SHA-256, enough to distinguish versions of one resource.
 func hash(body []byte) string {
 	sum := sha256.Sum256(body)
 	return base64.RawURLEncoding.EncodeToString(sum[:8])
@@ -112,7 +110,7 @@ func marshal(m proto.Message) []byte {
 	if err != nil {
 		panic(
 			"marshal of a message made here: " + err.Error(),
-		) // only invalid UTF-8 can fail, and every input is checked
+		) // fails only for invalid UTF-8, and all input is checked
 	}
 	return body
 }

@@ -14,26 +14,26 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// What an endpoint could not take goes to another one. Any request does so while no server has begun it; one with a
-// safe method (RFC 9110 §9.2.1) does so as long as no answer has begun, but no more than twice, since it may be what
-// ends its servers.
+// A request that an endpoint could not take is retried elsewhere. Any request is retried while no server has started
+// it. A request with a safe method (RFC 9110 §9.2.1) is retried until a response has started, but is started by at most
+// three servers, since it may be what crashes them.
 
-// mostAttempts is how many servers may begin a request, and mostRetries how often one that none has begun is sent
-// again.
+// mostAttempts limits the servers that may start a request. mostRetries limits the retries of one that none has
+// started.
 const (
 	mostAttempts = 3
 	mostRetries  = 8
 )
 
-// A caller's Envoy numbers its attempts at a request, and tells no other mesh. The server's, which alone knows whether
-// its program may have begun it, notes the number before it takes such headers away.
+// A caller's Envoy numbers the attempts of a request, but not across meshes. Only the server's Envoy knows whether its
+// program may have started the request. It records the number before such headers are removed (behindEnvoys).
 const (
 	attemptHeader = "x-envoy-attempt-count"
 	attemptState  = "isthmus.attempt"
 )
 
-// lateAttempt holds for the last attempt that may be begun, and for those after it. One before it may not have been
-// begun: then a request is given up earlier than it need be. What state holds are bytes.
+// lateAttempt matches the last attempt that may be started, and later ones. An earlier attempt may not have been
+// started; then the request is given up sooner than necessary. Filter state holds bytes.
 var lateAttempt = when(
 	`size(filter_state["` + attemptState + `"]) > 0 && !(filter_state["` + attemptState + `"] in [b"1", b"2"])`,
 )
@@ -41,22 +41,22 @@ var lateAttempt = when(
 // noteAttempt is for lateAttempt.
 var noteAttempt = note(attemptState, "%REQ("+attemptHeader+")%")
 
-// Limits of connecting within the mesh. Whether a host answers at all shows within 3 seconds: the first SYN and one
-// more (TCP_SYNCNT 1). Its handshake may take longer, since two thousand callers at once keep a busy processor at it
+// Connection limits inside the mesh. Whether a host responds at all shows within 3 seconds: the first SYN and one retry
+// (TCP_SYNCNT 1). The TLS handshake may take longer: two thousand simultaneous callers keep a busy processor occupied
 // for many seconds.
 const connectTimeout = 30_000 // ms
 
-// synOnceMore has the kernel give up on a host that does not answer after 1 + 2 seconds (tcp(7)).
-func synOnceMore() *corev3.SocketOption { return socketOption(6, 7, 1) }
+// oneSYNRetry makes the kernel give up on a host that does not respond after 1 + 2 seconds (tcp(7)).
+func oneSYNRetry() *corev3.SocketOption { return socketOption(6, 7, 1) }
 
-// inMesh are a cluster's limits towards Envoys of this mesh: how long connecting may take, and when a host is left for
-// a while. Only one that cannot be connected to is: it may cost each call seconds, whereas a program that is away costs
-// milliseconds, and would still be left when it is back and the next one is away. The last host is never left, since to
-// try it is better than to try none. Of many requests under way at most four fifths may be retries, so that a service
-// that is down is not asked much more often than one that is well.
-func inMesh(c *clusterv3.Cluster) *clusterv3.Cluster {
+// setMeshLimits sets a cluster's limits towards Envoys of this mesh: the connect timeout and the ejection of hosts. A
+// host is ejected only if it cannot be connected to, which may cost each call seconds. A program that is not running
+// costs only milliseconds, and its ejection would outlast its restart. The last host is never ejected, since trying it
+// is better than trying none. At most four fifths of the requests in progress may be retries, to limit the load on a
+// failing service.
+func setMeshLimits(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.ConnectTimeout = millis(connectTimeout)
-	c.UpstreamBindConfig.SocketOptions = append(c.UpstreamBindConfig.SocketOptions, synOnceMore())
+	c.UpstreamBindConfig.SocketOptions = append(c.UpstreamBindConfig.SocketOptions, oneSYNRetry())
 	if c.OutlierDetection == nil {
 		c.OutlierDetection = &clusterv3.OutlierDetection{
 			EnforcingConsecutive_5Xx: u32(0), EnforcingConsecutiveGatewayFailure: u32(0), EnforcingSuccessRate: u32(0),
@@ -74,9 +74,8 @@ func inMesh(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// retried are the routes that lead where these lead, with retries: each for requests with safe methods, then for
-// others. With words the answers come from Envoys of a mesh, whose word of what they could not reach counts; an
-// application's would not.
+// retried returns routes with retries that lead where routes lead: first for safe methods, then for others. With words,
+// responses come from Envoys of a mesh, whose header about unreachable servers counts; an application's would not.
 func retried(words bool, routes ...*routev3.Route) []*routev3.Route {
 	var out []*routev3.Route
 	for _, r := range routes {
@@ -91,7 +90,7 @@ func retried(words bool, routes ...*routev3.Route) []*routev3.Route {
 		if words {
 			retryOnWord(safe, exactly(wellknown.NotBegun, wellknown.Begun)...)
 			retryOnWord(r, exactly(wellknown.NotBegun)...)
-		} else { // nobody says whether it was begun
+		} else { // the responder does not say whether it was started
 			safe.GetRoute().RetryPolicy.NumRetries = u32(mostAttempts - 1)
 		}
 		out = append(out, safe, r)
@@ -110,8 +109,8 @@ func retryOnWord(r *routev3.Route, words ...*matcherv3.StringMatcher) {
 	}
 }
 
-// retryPolicy asks others than those who have failed, as far as there are any, after up to 10, 30, 70, 150 and then 250
-// ms, about 0.6 s in all: a call may meet one endpoint before it is back and the next one when it has just gone.
+// retryPolicy prefers hosts that have not failed, after up to 10, 30, 70, 150 and then 250 ms, about 0.6 s in total: a
+// call may meet one endpoint before it is back and another that has just gone.
 func retryPolicy(on string) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn: on, NumRetries: u32(mostRetries),
@@ -128,8 +127,8 @@ func retryPolicy(on string) *routev3.RetryPolicy {
 	}
 }
 
-// retriedElsewhere are the routes to the sources of an import, with retries: first at another endpoint of the same
-// priority, if there is one, then at the next priority.
+// retriedElsewhere returns the routes to an import's sources, with retries: first at another endpoint of the same
+// priority, then at the next priority.
 func retriedElsewhere(r *routev3.Route, sources int) []*routev3.Route {
 	routes := retried(true, r)
 	for _, r := range routes {

@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// inside a network namespace; an empty one is the proxy's own.
+// inside returns a socket address in a network namespace. If netns is empty, it is the proxy's own.
 func inside(netns, host string, port uint32) *corev3.Address {
 	a := socketAddress(host, port)
 	a.NetworkNamespaceFilepath = netns
@@ -19,13 +19,13 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 	return &corev3.SocketAddress{Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}
 }
 
-// marked tells capture where a connection of Envoy's leads (SOL_SOCKET 1, SO_MARK 36; socket(7)). That it is Envoy's,
-// capture knows by its control group.
-func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
+// socketMark sets SO_MARK (SOL_SOCKET 1, SO_MARK 36; socket(7)), which tells capture where a connection leads. That it
+// belongs to Envoy, capture knows from the control group.
+func socketMark(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
 
-// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within 15 seconds:
-// SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT (socket(7), tcp(7)). That a server has something on its way is
-// no hindrance: its client, which waits, finds out.
+// keepaliveOptions make the kernel close a connection whose other end has disappeared, within 15 seconds: SO_KEEPALIVE,
+// TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT (socket(7), tcp(7)). They do not detect it while the server's data is
+// unacknowledged; the waiting client does.
 func keepaliveOptions() []*corev3.SocketOption {
 	return []*corev3.SocketOption{
 		socketOption(1, 9, 1),
@@ -35,12 +35,13 @@ func keepaliveOptions() []*corev3.SocketOption {
 	}
 }
 
-// callerOptions do so too while something is on its way to the server: TCP_USER_TIMEOUT, which bounds keepalive as
-// well. The kernel then also takes for gone who takes nothing for so long, which a client may well do that has an
-// answer to read at its leisure; so only callers have it.
+// callerOptions also detect it while data is in flight to the server: TCP_USER_TIMEOUT, which also limits keepalive.
+// With it, the kernel also gives up on a peer that does not read for that long. A client may do that with a response,
+// so only the caller's side uses it.
 func callerOptions() []*corev3.SocketOption { return keepalive(5, 5, 15) }
 
-// keepalive of a connection to a server: after how many seconds of silence to ask, how often then, and when to give up.
+// keepalive configures connections to servers: seconds of silence before the first keepalive probe, interval of probes,
+// and total timeout.
 func keepalive(idle, every, most int64) []*corev3.SocketOption {
 	return []*corev3.SocketOption{
 		socketOption(1, 9, 1),
@@ -59,9 +60,9 @@ func socketOption(level, name, value int64) *corev3.SocketOption {
 	}
 }
 
-// dialFrom makes connections from a workload's network namespace, or from the proxy's own.
+// dialFrom makes connections from a workload's network namespace or, if w is nil, the proxy's own.
 func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
-	c := &corev3.BindConfig{SocketOptions: append(callerOptions(), marked(mark))}
+	c := &corev3.BindConfig{SocketOptions: append(callerOptions(), socketMark(mark))}
 	if w == nil || w.Netns == "" {
 		return c
 	}

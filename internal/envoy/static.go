@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// Placeholder stands for every certificate that the agent would give: PEM.
+// Placeholder replaces every certificate that the agent would supply. PEM.
 type Placeholder struct{ Chain, Key []byte }
 
-// Static puts resources into a bootstrap, in Envoy's own spelling, in such a way that `envoy --mode validate` looks at
-// all of them: routes, endpoints and roots stand inside the listeners and clusters that would ask for them, since
-// validation asks for nothing. It takes the bootstrap over.
+// Static adds resources to a bootstrap, in Envoy's file format, so that `envoy --mode validate` checks all of them.
+// Validation fetches nothing, so routes, endpoints and roots are inlined into the listeners and clusters that refer to
+// them. It modifies the bootstrap.
 func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (map[string]any, error) {
 	delete(bootstrap, "admin")
 	if dynamic, ok := bootstrap["dynamic_resources"].(map[string]any); ok {
@@ -55,7 +55,7 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 	}
 	roots := maps.Clone(s.secrets)
 	static["clusters"], static["listeners"] = s.inline(clusters), s.inline(listeners)
-	maps.Copy(s.secrets, roots) // what is asked for and not among the resources is a certificate
+	maps.Copy(s.secrets, roots) // secrets that are not among the resources are certificates
 	static["secrets"] = slices.Collect(maps.Values(s.secrets))
 	for name := range s.routes {
 		if !s.asked[name] {
@@ -65,7 +65,7 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 	return bootstrap, s.err
 }
 
-// inliner replaces what asks for something by that.
+// inliner replaces references by the resources.
 type inliner struct {
 	cert            Placeholder
 	routes, secrets map[string]any

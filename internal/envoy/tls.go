@@ -10,14 +10,14 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// meshALPN marks mesh mTLS, so that a PERMISSIVE port can tell it from an application's own TLS.
+// meshALPN marks mesh mTLS, so that a PERMISSIVE port can distinguish it from an application's own TLS.
 const meshALPN = "isthmus"
 
-// serverALPN leaves meshALPN out: a mesh client then agrees on no protocol, and Envoy tells HTTP/2 from HTTP/1.1 by the
-// first bytes, as the application wrote them. An agreed meshALPN would mean HTTP/1.1 to it.
+// serverALPN omits meshALPN, so that no protocol is negotiated with a mesh client, and Envoy distinguishes HTTP/2 from
+// HTTP/1.1 by the application's first bytes. A negotiated meshALPN would mean HTTP/1.1 to Envoy.
 var serverALPN = []string{"h2", "http/1.1"}
 
-// tls13 is the floor and, as Envoy wants the ceiling named beside it, the ceiling.
+// tls13 sets the minimum version and, since Envoy requires it, the maximum.
 func tls13() *tlsv3.TlsParameters {
 	return &tlsv3.TlsParameters{
 		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
@@ -25,7 +25,7 @@ func tls13() *tlsv3.TlsParameters {
 	}
 }
 
-// fromAgent asks the agent for a certificate; the key never leaves the host.
+// fromAgent gets a certificate from the agent over SDS. The key never leaves the host.
 func fromAgent(name string) *tlsv3.SdsSecretConfig {
 	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: agentSource()}
 }
@@ -55,14 +55,14 @@ func overADS() *corev3.ConfigSource {
 	}
 }
 
-// nobodysName is in no certificate.
-const nobodysName = "isthmus:nobody"
+// unmatchableName is a SAN that no certificate has.
+const unmatchableName = "isthmus:nobody"
 
-// trusting accepts what the roots of one trust domain vouch for and whose URI SAN matches one of sans.
-// A CA vouches only for its own trust domain: every matcher lies inside it.
-func trusting(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
+// validation accepts certificates that chain to the roots of a trust domain and have a URI SAN that matches one of
+// sans. All matchers must lie inside that trust domain.
+func validation(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
 	if len(sans) == 0 {
-		sans = exactly(nobodysName) // to Envoy an empty list would mean anybody
+		sans = exactly(unmatchableName) // Envoy treats an empty list as "any"
 	}
 	var typed []*tlsv3.SubjectAltNameMatcher
 	for _, m := range sans {
@@ -76,7 +76,7 @@ func trusting(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContex
 	}
 }
 
-// serverTLS demands a client certificate. Sessions are never resumed: a resumed one would outlive a revocation.
+// serverTLS requires a client certificate. It disables session resumption, which would outlive a revocation.
 func serverTLS(certificate, td string, sans []*matcherv3.StringMatcher) *corev3.TransportSocket {
 	return tlsSocket(&tlsv3.DownstreamTlsContext{
 		RequireClientCertificate:         boolean(true),
@@ -86,12 +86,12 @@ func serverTLS(certificate, td string, sans []*matcherv3.StringMatcher) *corev3.
 		},
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams: tls13(), TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(certificate)},
-			ValidationContextType: trusting(td, sans), AlpnProtocols: serverALPN,
+			ValidationContextType: validation(td, sans), AlpnProtocols: serverALPN,
 		},
 	})
 }
 
-// clientTLS shows a certificate and accepts only servers whose URI SAN matches. No session is kept.
+// clientTLS presents a certificate and accepts only servers whose URI SAN matches. It stores no sessions.
 func clientTLS(
 	certificate, td string,
 	sans []*matcherv3.StringMatcher,
@@ -102,7 +102,7 @@ func clientTLS(
 		Sni: sni, MaxSessionKeys: u32(0),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams: tls13(), TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(certificate)},
-			ValidationContextType: trusting(td, sans), AlpnProtocols: alpn,
+			ValidationContextType: validation(td, sans), AlpnProtocols: alpn,
 		},
 	})
 }
@@ -111,7 +111,7 @@ func tlsSocket(m proto.Message) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(m)}}
 }
 
-// inDomain matches every workload of a trust domain.
+// inDomain matches all workloads of a trust domain.
 func inDomain(td string) []*matcherv3.StringMatcher {
 	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: authz.WorkloadsOf(td)}}}
 }
@@ -124,7 +124,7 @@ func exactly(values ...string) []*matcherv3.StringMatcher {
 	return out
 }
 
-// bundleSecret is the roots of a trust domain.
+// bundleSecret holds the roots of a trust domain.
 func bundleSecret(td string, roots []byte) *tlsv3.Secret {
 	return &tlsv3.Secret{
 		Name: bundleName(td),

@@ -11,14 +11,14 @@ import (
 	sslinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 )
 
-// A certificate says whose it is by one URI name (X.509-SVID §2). Envoy admits one with several if any of them fits, so
-// that these filters refuse it afterwards, before a byte of what is behind them comes back.
+// A certificate has exactly one URI SAN (X.509-SVID §2). Envoy accepts one with several if any of them matches, so
+// these filters refuse it after the handshake, before any data passes.
 
-// twoNames is what such a refusal is called.
+// twoNames is the name of such a refusal.
 const twoNames = "isthmus/two-names"
 
-// oneName are the filters in front of those that a chain has. Nothing that such a caller says passes; and where the
-// server speaks first, over TLS, it is not listened to.
+// oneName returns the filters to put before a chain's own. They block data from such a caller and, for servers that
+// speak first, to it, over TLS.
 func oneName(fc *listenerv3.FilterChain) []*listenerv3.Filter {
 	if fc.Filters[len(fc.Filters)-1].Name == "http" {
 		return []*listenerv3.Filter{oneNameSpeaks}
@@ -26,7 +26,7 @@ func oneName(fc *listenerv3.FilterChain) []*listenerv3.Filter {
 	return []*listenerv3.Filter{oneNameHears, oneNameSpeaks}
 }
 
-// Envoy joins several names by a comma, which is no character of a SPIFFE ID.
+// Envoy joins several names with a comma, which SPIFFE IDs cannot contain.
 var oneNameSpeaks = newNetworkFilter(
 	oneNameFilter,
 	anyOf(&networkrbacv3.RBAC{StatPrefix: "one_name", Matcher: &xdsmatcherv3.Matcher{
@@ -69,8 +69,8 @@ func rbacAction(a rbacv3.RBAC_Action) *xdsmatcherv3.Matcher_OnMatch {
 	}
 }
 
-// The first name is as long as all of them where it is the only one. Where it is not, a server is asked for that there
-// is not.
+// A single name is as long as all names together. If there are several, the upstream certificate must have a name that
+// no certificate has, so no server is reached.
 var oneNameHears = newNetworkFilter(
 	oneNameHearsFilter,
 	anyOf(&setstatev3.Config{OnDownstreamTlsHandshake: []*statevaluev3.FilterStateValue{
@@ -84,7 +84,7 @@ var oneNameHears = newNetworkFilter(
 			}, SkipIfEmpty: true,
 			Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(
 				"%CEL(size(filter_state['isthmus.names']) == size(connection.uri_san_peer_certificate)" +
-					" ? '' : '" + nobodysName + "')%",
+					" ? '' : '" + unmatchableName + "')%",
 			)},
 		},
 	}}),

@@ -7,8 +7,8 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// trailersRemoved are trailers of a request that say what only headers may say, or what no client may: policy is
-// decided before trailers come, and some servers put them among the headers.
+// trailersRemoved are request trailers with the meaning of headers or that clients must not send. Policy decides before
+// trailers arrive, and some servers merge them into the headers.
 var trailersRemoved = slices.Concat(
 	ownLookalikes,
 	each([]string{"isthmus-", "x-envoy-", "x-forwarded-"}, removedPrefix),

@@ -11,22 +11,21 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// An upgrade turns a request into a stream of bytes both ways once the server has agreed (101). Policies judge the
-// request that opens it; an extended CONNECT (RFC 8441) is the same GET to them. Envoy reads nothing of the stream, and
-// lets nothing of it through before the server has agreed, so that no second request can hide behind the first.
+// An upgrade turns a request into a bidirectional byte stream after the server has agreed (101). Policies check the
+// initial request; an extended CONNECT (RFC 8441) looks like the same GET to them. Envoy does not interpret the stream,
+// and forwards none of it before the server has agreed, so that no second request can hide behind the first.
 //
-// Envoy wants to know each protocol by its name. Programs use many (websocket, SPDY/3.1, tcp, ...), so that every
-// connection manager gives the upgrade a name of its own while it chooses the filters, and the first of these gives the
-// true one back.
+// Envoy requires each upgrade protocol by name, but programs use many (websocket, SPDY/3.1, tcp, ...). So every
+// connection manager renames an upgrade before filters are selected, and the first filter restores the name.
 
 const (
-	anyUpgrade    = "isthmus"         // what every upgrade is called between the two
-	upgradeHeader = "isthmus-upgrade" // which protocol it really is
+	anyUpgrade    = "isthmus"         // every upgrade's temporary name
+	upgradeHeader = "isthmus-upgrade" // holds the real protocol
 )
 
-// renameUpgrade runs before Envoy looks for the protocol.
+// renameUpgrade runs before Envoy reads the protocol.
 var renameUpgrade = []*mutationv3.HeaderMutation{
-	removeHeader("http2-settings"), // of an offer that is ignored
+	removeHeader("http2-settings"), // part of an offer that is ignored
 	removeHeader(upgradeHeader),
 	{Action: &mutationv3.HeaderMutation_Append{Append: overwrite(upgradeHeader, "%REQ(upgrade)%")}},
 	{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
@@ -35,7 +34,7 @@ var renameUpgrade = []*mutationv3.HeaderMutation{
 	}}},
 }
 
-// restoreUpgrade runs before any filter that looks at headers.
+// restoreUpgrade runs before any filter that reads headers.
 var restoreUpgrade = newHTTPFilter(
 	upgradeFilter,
 	anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
@@ -53,24 +52,24 @@ func removeHeader(name string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}}
 }
 
-// upgrades begin the filters of a request that asks for one.
+// upgrades configures the filters of upgrade requests. They start with restoreUpgrade.
 func upgrades() []*hcmv3.HttpConnectionManager_UpgradeConfig {
 	return []*hcmv3.HttpConnectionManager_UpgradeConfig{{
 		UpgradeType: anyUpgrade, Filters: []*hcmv3.HttpFilter{restoreUpgrade, upgradeRules},
 	}}
 }
 
-// mereOffers are upgrades to another form of HTTP or of its transport, which clients offer beside an ordinary request:
-// ignored (RFC 9110 §7.8). Behind one of these no policy would see the requests any more.
-var mereOffers = []*matcherv3.StringMatcher{regex(`(?i)(?:h2c?|http|tls)(?:/\C*)?`)}
+// ignoredUpgrades are upgrades to another version of HTTP or its transport, which clients offer with ordinary requests.
+// They are ignored (RFC 9110 §7.8): after such an upgrade, policies would not see the requests.
+var ignoredUpgrades = []*matcherv3.StringMatcher{regex(`(?i)(?:h2c?|http|tls)(?:/\C*)?`)}
 
 const (
 	offerPolicy = "isthmus/upgrade-to-http"
 	bodyPolicy  = "isthmus/upgrade-with-body"
 )
 
-// upgradeRules refuse what mereOffers cannot take away, since it comes as extended CONNECT, and an upgrade with a body:
-// as no byte passes before the server agrees, a server that waits for the body would wait for ever.
+// upgradeRules refuse such an upgrade when it arrives as an extended CONNECT, and upgrades with a body: no data passes
+// before the server agrees, so a server that waits for the body would wait forever.
 var upgradeRules = newHTTPFilter(upgradeRulesFilter, anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{
 	Action: rbacv3.RBAC_DENY,
 	Policies: map[string]*rbacv3.Policy{
@@ -90,7 +89,7 @@ var upgradeRules = newHTTPFilter(upgradeRulesFilter, anyOf(&httprbacv3.RBAC{Rule
 	},
 }}))
 
-// upgradeReplies say why an upgrade is refused, or a CONNECT, which asks for a tunnel to an address of the client's
+// upgradeReplies say why an upgrade is refused, or a CONNECT, which requests a tunnel to an address of the client's
 // choice.
 var upgradeReplies = []reply{
 	{

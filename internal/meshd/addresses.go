@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/config"
 )
 
-// peeringAddresses are where gateways reach this control plane as its settings say: for gateways that reach it through
-// address translation. Without them each gateway goes where its agent goes, at this port.
+// peeringAddresses returns the addresses in the settings at which gateways reach this control plane, for use behind
+// address translation. Without them, each gateway uses the address that its agent uses, with this port.
 func peeringAddresses(cfg config.Control) (said []netip.AddrPort, port uint16, err error) {
 	ap, err := addrPort(cfg.PeeringAddress)
 	switch {
@@ -30,8 +30,8 @@ func addrPort(s string) (netip.AddrPort, error) {
 	return netip.ParseAddrPort(s)
 }
 
-// agentAddresses are what agents may dial: the names given, or the address that is listened on, or every address of
-// this host.
+// agentAddresses returns what agents may dial: the configured names, or the listening address, or every address of this
+// host.
 func agentAddresses(cfg config.Control) []string {
 	host, port, err := net.SplitHostPort(cfg.AgentAddress)
 	if err != nil {

@@ -269,7 +269,7 @@ func openWards(t *testing.T) *wards {
 		}
 	})
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
-	p.plant = func(d *Daemon) { d.build, d.livedAfter = poisoned(t), livedSoon }
+	p.plant = func(d *Daemon) { d.build, d.stableAfter = poisoned(t), livedSoon }
 	w := &wards{plane: p, dir: l.Dir()}
 	t.Cleanup(func() {
 		if t.Failed() {

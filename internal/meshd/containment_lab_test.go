@@ -165,7 +165,7 @@ func dislikes(policies ...string) func([]agentapi.TrialResource) string {
 // lived waits until all proxies count as having lived with what they were told last.
 func (p *plane) lived() {
 	p.t.Helper()
-	eventually(p.t, "everybody lives with what was told last", p.d.containment.Lived)
+	eventually(p.t, "everybody lives with what was told last", p.d.containment.AllStable)
 }
 
 func startWards(p *plane) {
@@ -174,6 +174,6 @@ func startWards(p *plane) {
 			p.t.Log(p.logs.String())
 		}
 	})
-	p.plant = func(d *Daemon) { d.livedAfter = 10 * time.Millisecond }
+	p.plant = func(d *Daemon) { d.stableAfter = 10 * time.Millisecond }
 	p.start()
 }

@@ -141,7 +141,7 @@ func TestCrashFromTheBeginning(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t,
 		map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "poison.yaml": callable("poison", "1")})
-	p.plant = func(d *Daemon) { d.livedAfter = time.Hour }
+	p.plant = func(d *Daemon) { d.stableAfter = time.Hour }
 	p.start()
 	i := p.illAs("node-a", dislikes("poison"), nil, workload("payments", "payments", "10.0.0.2"))
 	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })

@@ -8,17 +8,17 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// hearAgain is how long a change rests that could not be taken in.
-const hearAgain = time.Second
+// followRetry is the pause before a failed update from the state is retried.
+const followRetry = time.Second
 
-// followState takes in what is written to the state, by this control plane and by others of the mesh, until ctx ends.
-// What cannot be taken in is tried again: a revocation or suspension that is written is not left without effect.
+// followState applies what this and other control planes write to the state, until ctx is done. It retries what fails,
+// so that a stored revocation always takes effect.
 func (d *Daemon) followState(ctx context.Context) error {
 	waiting := map[state.Change]bool{}
 	for {
 		var again <-chan time.Time
 		if len(waiting) > 0 {
-			again = time.After(hearAgain)
+			again = time.After(followRetry)
 		}
 		select {
 		case <-ctx.Done():
@@ -32,11 +32,11 @@ func (d *Daemon) followState(ctx context.Context) error {
 		case <-again:
 		}
 		for c := range waiting {
-			if err := d.hear(ctx, c); err != nil {
+			if err := d.applyChange(ctx, c); err != nil {
 				if ctx.Err() == nil {
 					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key",
 						c.Key,
-						"error", err, "again", hearAgain)
+						"error", err, "again", followRetry)
 				}
 				continue
 			}
@@ -64,22 +64,22 @@ func (d *Daemon) reread() {
 	}
 }
 
-// hear takes in one change. What this control plane writes itself it knows, but for what snapshots show.
-func (d *Daemon) hear(ctx context.Context, c state.Change) error {
+// applyChange applies one change. What this control plane wrote itself it already knows, except for what snapshots
+func (d *Daemon) applyChange(ctx context.Context, c state.Change) error {
 	switch {
 	case c.Topic == state.Peers:
 		return d.store.Reload(ctx)
 	case c.Topic == state.Authority:
-		return d.hearAuthority(ctx)
+		return d.applyAuthority(ctx)
 	case c.Here && c.Topic == state.Nodes:
 		d.store.Written()
 	case c.Here:
 	case c.Topic == state.Nodes:
-		return d.hearNode(ctx, c.Key)
+		return d.applyNode(ctx, c.Key)
 	case c.Topic == state.Agents:
 		return d.agents.Reload(ctx, c.Key)
 	case c.Topic == state.Admins:
-		return d.hearAdmins(ctx)
+		return d.applyAdmins(ctx)
 	case c.Topic == state.Addresses:
 		return d.store.ReloadAddresses(ctx)
 	case c.Topic == state.Quarantined:
@@ -88,17 +88,17 @@ func (d *Daemon) hear(ctx context.Context, c state.Change) error {
 		return d.source.ReloadAges(ctx)
 	case c.Topic == state.Everything:
 		if err := d.store.ReloadNodes(ctx); err != nil {
-			return err // while nothing can be read, who was believed still is
+			return err // while nothing can be read, what was valid stays valid
 		}
 		d.standing.ForgetAll()
-		return errors.Join(d.store.Reload(ctx), d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
+		return errors.Join(d.store.Reload(ctx), d.agents.ReloadAll(ctx), d.applyAdmins(ctx), d.applyAuthority(ctx),
 			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx), d.source.ReloadAges(ctx))
 	}
 	return nil
 }
 
-// hearNode takes in that a node has joined, registered or was revoked.
-func (d *Daemon) hearNode(ctx context.Context, name string) error {
+// applyNode applies that a node has joined, registered or was revoked.
+func (d *Daemon) applyNode(ctx context.Context, name string) error {
 	d.standing.Forget(name)
 	err := d.store.ReloadNode(ctx, name)
 	d.door.RecheckNode(ctx, name)
@@ -108,14 +108,14 @@ func (d *Daemon) hearNode(ctx context.Context, name string) error {
 	return err
 }
 
-func (d *Daemon) hearAdmins(ctx context.Context) error {
-	d.standing.ForgetAll() // few change, and seldom
+func (d *Daemon) applyAdmins(ctx context.Context) error {
+	d.standing.ForgetAll() // changes are few and rare
 	err := d.agents.ReloadAdmins(ctx)
 	d.door.Recheck(ctx)
 	return err
 }
 
-func (d *Daemon) hearAuthority(ctx context.Context) error {
+func (d *Daemon) applyAuthority(ctx context.Context) error {
 	err := d.authority.Reload(ctx)
 	d.store.ReloadRoots()
 	d.door.Recheck(ctx) // the old root may be withdrawn

@@ -33,7 +33,7 @@ func TestNobodyIsForgottenWhileTheStateIsAway(t *testing.T) {
 	_, err = d.standing.Node(t.Context(), "n1", "g1")
 	must(t, err)
 	must(t, db.Close())
-	if err := d.hear(t.Context(), state.Change{}); err == nil {
+	if err := d.applyChange(t.Context(), state.Change{}); err == nil {
 		t.Error("a state that is away was read")
 	}
 	if _, err := d.standing.Node(t.Context(), "n1", "g1"); err != nil {

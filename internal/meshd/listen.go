@@ -26,25 +26,25 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Bounds on what one connection may ask of us.
+// Limits for one connection.
 const (
 	maxHeaders    = 16 << 10
-	maxStreams    = 256      // one for each Envoy of a host, and a few
-	streamWindow  = 64 << 10 // what a call may send before it is read; a long message that is awaited gets more
-	readBuffer    = 4 << 10  // of each connection; what agents and Envoys send is small
+	maxStreams    = 256      // one for each Envoy of a host, and a few more
+	streamWindow  = 64 << 10 // what a call may send before it is read; a long message that is expected gets more
+	readBuffer    = 4 << 10  // per connection; what agents and Envoys send is small
 	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second
 	healthLife    = 30 * time.Second
 )
 
-// Shares of those who do not come by TLS. What connects by TLS cannot use them up.
+// File descriptors for callers without TLS, so that TLS connections cannot use them up.
 var (
 	socketLimits = door.Limits{Unproven: 16, PerAddress: 16, Proven: 128, PerCaller: 128}
 	healthLimits = door.Limits{Unproven: 64, PerAddress: 64}
 )
 
-// listeners are bound before anything runs, so that a port in use is said at once and nothing is left behind.
+// listeners are bound before anything runs, so that a port in use is reported at once and nothing is left behind.
 type listeners struct {
 	agents, socket, peering, health, metrics *door.Listener
 }
@@ -59,13 +59,13 @@ func (d *Daemon) listen() (*listeners, error) {
 		config        door.ListenerConfig
 	}{
 		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.ListenerConfig{
-			Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin),
+			Prove: byTLS("h2"), Budget: d.connections, Proven: d.withValidCertificate(isAgentOrAdmin),
 		}},
 		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.ListenerConfig{
-			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway),
+			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.withValidCertificate(isGateway),
 		}},
 		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.ListenerConfig{
-			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead),
+			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.withValidCertificate(mayRead),
 		}},
 		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.ListenerConfig{
 			Prove: door.NoProof, Budget: door.NewBudget(healthLimits), Life: healthLife,
@@ -94,17 +94,17 @@ func (d *Daemon) listen() (*listeners, error) {
 	return ls, nil
 }
 
-// good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no
-// place of whom it was issued to.
-func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
+// withValidCertificate restricts a condition on callers to those whose certificate is valid now. A caller with an
+// invalid one gets an answer but uses none of its owner's connections.
+func (d *Daemon) withValidCertificate(of func(door.Caller) bool) func(door.Caller) bool {
 	return func(c door.Caller) bool { return of(c) && d.standing.Judge(context.Background(), c) == nil }
 }
 
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
 func isAgentOrAdmin(c door.Caller) bool { return c.Kind&(door.Node|door.Administrator) != 0 }
 
-// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is
-// asked where they are served.
+// isGateway reports whether a caller may hold connections to the peering port. Whether it is a registered gateway is
+// checked where it is served.
 func isGateway(c door.Caller) bool {
 	return c.Kind == door.Workload && strings.HasPrefix(c.Name, spiffe.SystemNamespace+"/")
 }
@@ -130,8 +130,8 @@ func (ls *listeners) close() {
 	}
 }
 
-// The kernel ends a connection whose other end has not answered it for three seconds: whether a host is there its
-// kernel says, however busy it is.
+// The kernel closes a connection whose other end has not answered for three seconds. The other kernel answers, however
+// busy its host is.
 var agentKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
 
 func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
@@ -144,7 +144,7 @@ func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
 	return err
 }
 
-// longest returns how long a message may be at most.
+// longest returns the maximum length of a message.
 func longest(methods map[string]door.Method) (bytes int) {
 	for _, m := range methods {
 		bytes = max(bytes, m.Bytes)
@@ -196,17 +196,17 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 	return nil
 }
 
-// servePeering serves what peers' control planes say, to this mesh's gateways only.
+// servePeering serves peers' control traffic, to this mesh's gateways only.
 func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
 		return d.federation.Serve(ctx, ls.peering)
 	}
 }
 
-// serveHealth returns the one endpoint without authentication: it says only whether the process lives and has
-// configuration, and whether some of that is not in force. A control plane that serves the rest stays ready, since
-// whoever sends its agents away for a mistake in a file keeps them from what mends it; who would rather hold back a
-// rollout asks for "/readyz?strict".
+// serveHealth returns the only endpoint without authentication. It tells only whether the process is alive and has a
+// configuration, and whether some of that is not in effect. A control plane that can serve stays ready in the latter
+// case: taking it out of service because of a mistake in a file would keep agents from the fix. "/readyz?strict" is for
+// those who prefer to hold back a rollout.
 func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
@@ -225,7 +225,7 @@ func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error { return serveHTTP(ctx, plainServer(mux, d.log), ls.health) }
 }
 
-// readiness returns "ok", or says that something written is not in force. It names nothing: anybody may ask.
+// readiness returns "ok", or says that something written is not in effect. It names nothing, since anybody may ask.
 func readiness(findings []finding.Finding) string {
 	n := 0
 	for _, f := range findings {
@@ -264,7 +264,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	})
 	defer func() {
 		if !stop() {
-			<-stopped // what is under way may still use the state
+			<-stopped // requests in progress may still use the state
 		}
 	}()
 	if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {

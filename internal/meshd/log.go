@@ -14,20 +14,20 @@ import (
 	"isthmus.dev/isthmus/internal/rates"
 )
 
-// Bounds on the log. Nodes, peers and strangers can have lines written, in part in their own words: neither a flood of
-// lines nor a long one may fill the disk. What is no line of the log is still among the events, findings and metrics.
+// Limits of the log. Nodes, peers and strangers can cause lines, partly with their own text; neither many lines nor
+// long ones may fill the disk. Events, findings and metrics still contain what the log omits.
 const (
 	logBurst   = 1_000 // lines of one message about one subject
 	logRate    = rate.Limit(2)
 	maxLogText = 4 << 10
-	maxLogged  = 10_000 // messages and subjects that are told apart
+	maxLogged  = 10_000 // messages and subjects that are distinguished
 )
 
-// subjects are attributes whose values administrators have chosen: lines about one do not crowd out those about
+// subjects are attributes whose values administrators choose. Lines about one value do not crowd out those about
 // another.
 var subjects = []string{"node", "proxy", "peer", "code", "caller"}
 
-// boundedLog is a log within bounds. Messages are constant, so each has a rate of its own.
+// boundedLog limits a log. Messages are constant, so each has its own rate.
 type boundedLog struct {
 	slog.Handler
 	counts *logCounts
@@ -67,7 +67,7 @@ func (l boundedLog) Handle(ctx context.Context, line slog.Record) error {
 	return l.Handler.Handle(ctx, out)
 }
 
-// count counts a line that is left out, and says how many were before one that is not.
+// count counts an omitted line, or returns how many were omitted before a written one.
 func (c *logCounts) count(key logKey, written bool) (left int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +81,7 @@ func (c *logCounts) count(key logKey, written bool) (left int) {
 	return left
 }
 
-// bounded is an attribute whose text holds no token, and is not too long unless we wrote it ourselves.
+// bounded redacts tokens from an attribute and shortens it, unless its text is our own.
 func bounded(a slog.Attr) slog.Attr {
 	v := a.Value.Resolve()
 	if k := v.Kind(); a.Key == "stack" || k != slog.KindString && k != slog.KindAny {
@@ -95,12 +95,12 @@ func bounded(a slog.Attr) slog.Attr {
 	return a
 }
 
-// WithAttrs is one of slog.Handler's.
+// WithAttrs implements slog.Handler.
 func (l boundedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return boundedLog{l.Handler.WithAttrs(attrs), l.counts}
 }
 
-// WithGroup is one of slog.Handler's.
+// WithGroup implements slog.Handler.
 func (l boundedLog) WithGroup(name string) slog.Handler {
 	return boundedLog{l.Handler.WithGroup(name), l.counts}
 }

@@ -1,4 +1,4 @@
-// Package meshd is the control plane of one mesh: it opens the parts, wires them together and runs them.
+// Package meshd is the control plane of one mesh. It opens the parts, connects them and runs them.
 package meshd
 
 import (
@@ -42,16 +42,16 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// nodeTTL is the life of a node's own certificate and of the control plane's: longer than a workload's, so that an
-// agent that was cut off for a while can still come back by itself.
+// nodeTTL is the lifetime of certificates of nodes and of the control plane. It is longer than a workload's, so that an
+// agent that was cut off for a while can reconnect.
 const nodeTTL = 24 * time.Hour
 
 var methods = door.Table(agents.Methods, admin.Methods, federation.Methods, scraping)
 
-// configRetry is how long names wait for an address that could not be given.
+// configRetry is the pause before hosts without a virtual address are tried again.
 const configRetry = 2 * time.Second
 
-// Daemon is one running control plane.
+// Daemon is a running control plane.
 type Daemon struct {
 	cfg     config.Control
 	log     *slog.Logger
@@ -63,13 +63,13 @@ type Daemon struct {
 	authority   *ca.Authority
 	identity    *ca.Source
 	source      *file.Source
-	admitted    *snapshot.Config // what the folder said, as far as it was let in; of followConfig once that runs
+	admitted    *snapshot.Config // the folder's configuration as admitted; owned by followConfig once that runs
 	store       *store.Store
 	xds         *xds.Server
 	federation  *federation.Service
 	metrics     *metrics
 	standing    *standing.Standing
-	endings     *standing.Endings
+	endings     *standing.Pending
 	agents      *agents.Agents
 	containment *containment.Containment
 	loop        *spine.Loop
@@ -84,14 +84,14 @@ type Daemon struct {
 	door        *door.Door
 	refusals    *door.Refusals
 	connections *door.Budget
-	// build makes what a proxy is told, of what its view was compiled from.
+	// build builds a proxy's resources from its view and the configuration that the view was compiled from.
 	build func(*view.View, *snapshot.Config) *envoy.Resources
-	// livedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have
-	// lived with it.
-	livedAfter time.Duration
+	// stableAfter is how long a proxy must run after it has acknowledged a whole configuration for that to count as
+	// good.
+	stableAfter time.Duration
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx is done.
 func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 	return newDaemon(cfg, log).run(ctx)
 }
@@ -99,7 +99,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
 	return &Daemon{
 		cfg: cfg, log: slog.New(newBoundedLog(log.Handler())), now: time.Now, started: time.Now(),
-		compile: compile.Next, livedAfter: 5 * time.Second, expired: make(chan struct{}, 1),
+		compile: compile.Next, stableAfter: 5 * time.Second, expired: make(chan struct{}, 1),
 		build: func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) },
 	}
 }
@@ -135,7 +135,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	return nil
 }
 
-// open reads the state and the configuration, and makes every part.
+// open reads the state and the configuration, and creates every part.
 func (d *Daemon) open(ctx context.Context) error {
 	var err error
 	if d.db, err = openState(ctx, d.cfg); err != nil {
@@ -209,7 +209,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
 	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
-	d.endings = &standing.Endings{Log: d.log}
+	d.endings = &standing.Pending{Log: d.log}
 	d.door = door.New(door.Config{
 		Methods: methods, Judge: d.standing.Judge, Events: d.db, Refusals: d.refusals, Log: d.log,
 	})
@@ -220,7 +220,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	return d.openPeering(td, federationName(first))
 }
 
-// openSpine makes the loop, and what it tells and hears.
+// openSpine creates the loop, its inputs and outputs.
 func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	holder := d.replicas.Name
 	if d.replicas.Alone() {
@@ -238,9 +238,9 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	}
 	d.containment, err = containment.New(ctx, containment.Config{
 		State: d.db, Settled: func(proxy string) bool { return d.xds.Settled(proxy) }, Try: d.agents.Ask,
-		Build:      d.build,
-		Contained:  d.store.SetContained,
-		LivedAfter: d.livedAfter, Log: d.log, Now: d.now,
+		Build:       d.build,
+		Contained:   d.store.SetContained,
+		StableAfter: d.stableAfter, Log: d.log, Now: d.now,
 	})
 	if err != nil {
 		return err
@@ -254,7 +254,7 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// openPeering makes what has to do with peers and the mesh's own gateways, and the administration.
+// openPeering creates what concerns peers and the mesh's own gateways, and the administration.
 func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	d.dialer = gateways.Dialer{
 		Authority: d.authority, Identity: d.identity, Snapshot: d.store.Snapshot,
@@ -288,10 +288,10 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	d.rotator = rotation.New(rotation.Config{
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
 		Holders: func() []xds.Holder { return d.replicas.Holders(d.ownHolders()) }, Unpublished: d.unpublished,
-		Leads: d.leads, Told: d.federation.BundleDelivery, Log: d.log, Now: d.now,
+		Leads: d.leads, Delivery: d.federation.BundleDelivery, Log: d.log, Now: d.now,
 	})
 	d.admin = admin.New(admin.Config{
-		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Door: d.door,
+		Authority: d.authority, State: d.db, Standing: d.standing, Pending: d.endings, Door: d.door,
 		Refusals: d.refusals,
 		Agents:   d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
 		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,
@@ -300,7 +300,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	return nil
 }
 
-// mesh returns what is in force; nil before anything is.
+// mesh returns the published mesh, or nil if there is none yet.
 func (d *Daemon) mesh() *model.Mesh {
 	if p := d.loop.Published(); p != nil {
 		return p.Mesh
@@ -326,9 +326,9 @@ func federationName(cfg *snapshot.Config) string {
 	return cfg.Mesh().Name
 }
 
-// followConfig hands what the folder says to the store.
+// followConfig passes the folder's configuration to the store.
 func (d *Daemon) followConfig(ctx context.Context) error {
-	var waiting *snapshot.Config // what has names without an address, because the state could not be written
+	var waiting *snapshot.Config // has hosts without an address, because the state could not be written
 	for {
 		var again <-chan time.Time
 		if waiting != nil {
@@ -349,10 +349,10 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 	}
 }
 
-// admit returns what the folder says as far as the gate lets it in.
+// admit returns the folder's configuration as far as the gate admits it.
 func (d *Daemon) admit(next *snapshot.Config) *snapshot.Config {
 	now := *d.store.Snapshot()
-	now.Config = cmp.Or(d.admitted, &snapshot.Config{}) // without what does not come from the folder
+	now.Config = cmp.Or(d.admitted, &snapshot.Config{}) // only what comes from the folder
 	v := gate.Review(&now, next.Objects.ChangeSince(now.Config.Objects), gate.Who{Source: snapshot.SourceFile})
 	d.admitted = v.Admit(now.Config, next)
 	return d.admitted

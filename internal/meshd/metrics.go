@@ -50,7 +50,7 @@ func (m *metrics) applied(took time.Duration) { m.apply.Observe(took.Seconds()) 
 
 func (m *metrics) built(n int) { m.builds.Add(float64(n)) }
 
-// stateCollector turns what is known at the moment of asking into metrics.
+// stateCollector reads the current state as metrics.
 type stateCollector struct{ d *Daemon }
 
 var (
@@ -83,7 +83,7 @@ var (
 		[]string{"peer"}, nil)
 )
 
-// Describe announces the metrics.
+// Describe implements prometheus.Collector.
 func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descConnected, descNack, descFindings, descClosed, descContained, descRootEnd, descConnections, descTurnedAway,
@@ -93,7 +93,7 @@ func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect reads them.
+// Collect implements prometheus.Collector.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -104,7 +104,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descNack, number(t.Nack != ""), p.Name, t.Type)
 		}
 	}
-	peers := map[string]bool{} // gateways may report names that are none
+	peers := map[string]bool{} // gateways may report names of peers that do not exist
 	if p := c.d.loop.Published(); p != nil {
 		for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config) {
 			peers[mp.Name] = true
@@ -150,8 +150,8 @@ func number(b bool) float64 {
 	return 0
 }
 
-// scraping is open to administrators, and to whoever scrapes with a certificate of this mesh's monitoring identity
-// (namespace isthmus-system, service account "metrics").
+// scraping is open to administrators, and to the mesh's monitoring identity (namespace isthmus-system, service account
+// "metrics").
 var scraping = door.Methods{"isthmus.metrics": {"Read": {
 	Who: door.Administrator | door.Workload, Only: mayRead, Action: "metrics",
 	Deny: "metrics need the certificate of an administrator, or of service account metrics in namespace " +
@@ -162,7 +162,7 @@ func mayRead(c door.Caller) bool {
 	return c.Kind == door.Administrator || c.Kind == door.Workload && c.Name == spiffe.SystemNamespace+"/metrics"
 }
 
-// serveMetrics answers who scrapes.
+// serveMetrics serves metrics.
 func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 	d.metrics.registry.MustRegister(stateCollector{d})
 	all := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})

@@ -13,7 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// status is what this control plane tells the others of the mesh.
+// status returns what this control plane tells the others of the mesh.
 func (d *Daemon) status() replicas.Status {
 	s := replicas.Status{Roots: map[string]string{}}
 	mesh := d.mesh()
@@ -35,13 +35,13 @@ func (d *Daemon) status() replicas.Status {
 	return s
 }
 
-// leads says whether this control plane is the one that does what only one may do.
+// leads reports whether this control plane is the leader.
 func (d *Daemon) leads() bool {
 	_, leads := d.replicas.Leads()
 	return leads
 }
 
-// leadersHealth is how the exchange with a peer goes, by the word of the control plane that keeps up with peers.
+// leadersHealth returns the state of the exchange with a peer as reported by the leader.
 func (d *Daemon) leadersHealth(peer string) (federation.Health, bool) {
 	leader, known := d.replicas.Leader()
 	h, has := leader.Peers[peer]
@@ -53,20 +53,19 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// ownHolders are the proxies that should have this mesh's own roots.
+// ownHolders returns the proxies that should have this mesh's own roots.
 func (d *Daemon) ownHolders() []xds.Holder { return d.holders(d.authority.TrustDomain().Name()) }
 
 func (d *Daemon) holders(trustDomain string) []xds.Holder {
 	return d.xds.Holders(envoy.SecretType, wellknown.BundleSecretPrefix+trustDomain)
 }
 
-// lacking says whether a proxy that is connected has not acknowledged a trust domain's roots.
+// lacking reports whether a connected proxy has not acknowledged a trust domain's roots.
 func (d *Daemon) lacking(trustDomain string) bool {
 	return slices.ContainsFunc(d.holders(trustDomain), func(h xds.Holder) bool { return h.Connected && !h.Acked })
 }
 
-// inForce says whether every connected proxy, of whichever control plane, has a peer's roots as they are in the newest
-// snapshot.
+// inForce reports whether all connected proxies, of all control planes, have a peer's roots from the latest snapshot.
 func (d *Daemon) inForce(trustDomain string) bool {
 	if !d.loop.Published().HasRoots(trustDomain, d.store.Snapshot()) || d.lacking(trustDomain) {
 		return false
@@ -80,7 +79,7 @@ func (d *Daemon) inForce(trustDomain string) bool {
 	return true
 }
 
-// unpublished are the other control planes that have not put these roots of the mesh into force.
+// unpublished returns the other control planes that have not published these roots of the mesh.
 func (d *Daemon) unpublished(roots []byte) (names []string) {
 	td, want := d.authority.TrustDomain().Name(), digest(roots)
 	for name, other := range d.replicas.Others() {
@@ -92,7 +91,7 @@ func (d *Daemon) unpublished(roots []byte) (names []string) {
 	return names
 }
 
-// replicasChanged is called when this control plane has come to lead, or leads no more.
+// replicasChanged is called when this control plane has become the leader or stopped being it.
 func (d *Daemon) replicasChanged() {
 	if d.federation != nil {
 		d.federation.Wake()

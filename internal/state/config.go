@@ -6,7 +6,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// ConfigAge is when an object of the configuration was first seen in a file.
+// ConfigAge is when a configuration object was first seen in a file.
 type ConfigAge struct {
 	Key       snapshot.Key
 	File      string // inside the configuration folder; any bytes, at most MaxAgedFile of them when percent-encoded
@@ -30,7 +30,7 @@ type AgeChange struct {
 type Quarantine struct {
 	Proxy   string
 	Object  snapshot.Key
-	Content string // hash of what the object said then
+	Content string // hash of the object's content at the time
 	Reason  string
 	Since   time.Time
 }

@@ -1,7 +1,7 @@
-// Package state says what a control plane remembers that is not configuration: CA material, join tokens, nodes and
-// their workloads, virtual addresses, peers, invitations and issued certificates. It has the types, the errors on which
-// callers branch, and Store, the contract of whatever keeps them.
+// Package state defines what a control plane stores that is not configuration: CA material, join tokens, nodes and
+// their workloads, virtual addresses, peers, invitations and issued certificates. It contains the types, the sentinel
+// errors, and Store, the contract of every database.
 //
-// Two databases keep it: package sqlite one file for one control plane, package postgres a database that several share.
-// Package relational has what both do alike, and package statetest holds both to the contract.
+// Two databases implement it: package sqlite, a file for a single control plane, and package postgres, a database that
+// several control planes share. Package relational contains their common part. Package statetest tests the contract.
 package state

@@ -11,7 +11,7 @@ var (
 	ErrSecret   = errors.New("wrong secret")
 	ErrRevoked  = errors.New("revoked")
 	ErrSequence = errors.New("sequence goes back")
-	// ErrSuperseded refuses what was decided by what is not so any more.
+	// ErrSuperseded means that a decision was based on outdated data.
 	ErrSuperseded = errors.New("superseded")
 	ErrDamaged    = errors.New("state damaged")
 )

@@ -11,40 +11,39 @@ import (
 
 // Outcomes of an Event.
 const (
-	Begun   = "begun"   // and nothing is known of its end
+	Begun   = "begun"   // the outcome is not known yet
 	OK      = "ok"      // done
-	Failed  = "failed"  // was allowed, and could not be done
-	Refused = "refused" // was not allowed
+	Failed  = "failed"  // allowed, but it failed
+	Refused = "refused" // not allowed
 )
 
-// Stranger is the actor of whom nothing is known but the address.
+// Stranger is the actor if nothing but the address is known.
 const Stranger = "stranger"
 
-// Event is something that was done or tried. A zero Time is filled in.
+// Event is an action or an attempt. A zero Time is set to the current time.
 type Event struct {
 	Seq     uint64 // 0 for refusals, which are folded
 	Time    time.Time
 	Actor   string // "user root (uid 0)", "administrator alice", "node n1", "peer cards", Stranger, "control plane"
 	From    string // address, "socket", or empty for the control plane itself
 	Action  string // "token create", "node join"
-	Object  string // what it was done to
+	Object  string // what the action concerned
 	Outcome string // OK, Failed, Refused, Begun
 	Detail  string // never a secret
-	// First and Count are of a folded refusal: when the first of them came, and how many there were. Time is the last
-	// one's.
+	// First and Count describe folded refusals: the time of the first one, and their number. Time is the last one's.
 	First time.Time
 	Count int
 }
 
-// EventFilter selects events; empty fields select all.
+// EventFilter selects events. Empty fields match all.
 type EventFilter struct {
 	Since  time.Time
-	Actor  string // part of it
-	Action string // part of it
-	Limit  int    // the last so many events, and as many refusals; 0: 100
+	Actor  string // substring
+	Action string // substring
+	Limit  int    // number of the latest events, and of the latest refusals; 0: 100
 }
 
-// Bounded is the event as it is kept: no text longer than it may be, none that is not UTF-8, no token.
+// Bounded returns the event as it is stored: texts are truncated, made valid UTF-8 and redacted of tokens.
 func (e Event) Bounded() Event {
 	if e.Time.IsZero() {
 		e.Time = time.Now()

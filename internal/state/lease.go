@@ -1,11 +1,11 @@
 package state
 
-// Lease is the right to do what only one control plane may do, until it ends.
+// Lease is the exclusive right of one control plane to a task, until it expires.
 type Lease struct {
 	Name   string
 	Holder string
-	// Token is a number that is higher each time that another holder, or the same one after a break, has the lease.
+	// Token grows each time that the lease gets another holder, or the same one after an interruption.
 	Token uint64
-	// Data is what the holder says to whoever reads the lease.
+	// Data is set by the holder for readers of the lease.
 	Data []byte
 }

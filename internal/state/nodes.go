@@ -7,43 +7,43 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Token is a join token as it is kept: its secret only as a hash.
+// Token is a stored join token. Its secret is stored only as a hash.
 type Token struct {
 	ID        string
 	Hash      [32]byte // SHA-256 of the secret
 	Node      string
 	Role      snapshot.Role
-	Grant     grant.Grant // the node's, once it has joined
+	Grant     grant.Grant // becomes the node's grant when it joins
 	Created   time.Time
 	MadeBy    string
 	Expires   time.Time
-	Cancelled time.Time // zero: not
-	UsedAt    time.Time // zero: not yet
+	Cancelled time.Time // zero: not cancelled
+	UsedAt    time.Time // zero: not used
 	UsedBy    string
 }
 
-// Registration is what one node says of itself.
+// Registration is what a node reports about itself.
 type Registration struct {
 	Node snapshot.Node
-	// Conversation is the number of that in which it was said. Later ones have higher numbers.
+	// Conversation is the number of the session that carried the report. Later sessions have higher numbers.
 	Conversation uint64
 	Workloads    []snapshot.Workload
 }
 
-// Agent is the standing conversation of a node's agent with a control plane.
+// Agent is the open session of a node's agent with a control plane.
 type Agent struct {
 	Node         string
 	Conversation uint64
-	Holder       string // the control plane, as it holds leases
-	Report       []byte // what it said last
+	Holder       string // the control plane, named as in leases
+	Report       []byte // its last report
 }
 
-// Node is one attested agent.
+// Node is an attested agent.
 type Node struct {
 	snapshot.Node
-	Generation string // the ID of the token that it joined with; only certificates that carry it are this node's
+	Generation string // ID of the token with which it joined; only certificates with this generation are valid
 	Grant      grant.Grant
 	Attested   time.Time
 	LastSeen   time.Time
-	Revoked    time.Time // zero: not
+	Revoked    time.Time // zero: not revoked
 }

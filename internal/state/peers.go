@@ -7,23 +7,23 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Invite is an invitation to a peer as it is kept: its secret only as a hash.
+// Invite is a stored invitation to a peer. Its secret is stored only as a hash.
 type Invite struct {
 	ID      string
 	Hash    [32]byte // SHA-256 of the secret
-	Peer    string   // MeshPeer name that it was made for
+	Peer    string   // the future MeshPeer's name
 	Created time.Time
 	Expires time.Time
-	UsedAt  time.Time // zero: not yet
+	UsedAt  time.Time // zero: not used
 	UsedBy  string
 }
 
-// Peer is what is known of one peer mesh beyond what files say.
+// Peer is what is known of a peer mesh beyond the files.
 type Peer struct {
 	Name   string
-	Object *v1alpha1.MeshPeer // made by token; nil for a peer whose object is a file
+	Object *v1alpha1.MeshPeer // made by token; nil if the peer is defined in a file
 	Made   time.Time          // when it was made by token; zero for a file
 	State  snapshot.PeerState
-	// Revoked is when the peering was ended by command, zero if it was not. It holds against a file too.
+	// Revoked is when the peering was ended by command, or zero. It overrides a file.
 	Revoked time.Time
 }

@@ -1,16 +1,16 @@
 package state
 
-// Topic is what sort of thing was written.
+// Topic is the kind of data that was written.
 type Topic string
 
 // Topics that can be watched.
 const (
-	// Everything stands for all topics: the watcher has missed something and must read all again.
+	// Everything stands for all topics: the watcher has missed changes and must read everything again.
 	Everything  Topic = ""
 	Nodes       Topic = "nodes"       // by name: attested, registered, revoked
 	Agents      Topic = "agents"      // by node: connected, reported, gone
 	Peers       Topic = "peers"       // by name
-	Invitations Topic = "invitations" // invitations, and acceptances under way
+	Invitations Topic = "invitations" // invitations, and acceptances in progress
 	Admins      Topic = "admins"      // by name
 	Addresses   Topic = "addresses"   // virtual addresses
 	Authority   Topic = "authority"   // CA material and the rotation
@@ -18,9 +18,9 @@ const (
 	Ages        Topic = "ages" // of objects: some are not kept any more
 )
 
-// Change says that something was written. It does not say what: who cares reads it.
+// Change says that something was written, not what; interested parties read it.
 type Change struct {
 	Topic Topic
 	Key   string // empty: any of the topic
-	Here  bool   // this process wrote it
+	Here  bool   // written by this process
 }

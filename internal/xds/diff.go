@@ -35,7 +35,7 @@ func difference(ts *typeState, available map[string]*envoy.Resource) delta {
 				add(name, r)
 			}
 		} else if _, had := ts.sent[name]; !had && !ts.missing[name] {
-			d.removed = append(d.removed, name) // the client asked for it and it does not exist: say so once
+			d.removed = append(d.removed, name) // report once that a requested resource does not exist
 		}
 	}
 	for name := range ts.sent {

@@ -7,16 +7,16 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// Holder is one proxy that should have a resource.
+// Holder is a proxy that should have a resource.
 type Holder struct {
 	Proxy     string
 	Connected bool
-	// Acked reports that the proxy acknowledged the present version of the resource, or asks for nothing that needs it.
+	// Acked means that the proxy acknowledged the current version of the resource, or does not need it.
 	Acked bool
-	Nack  string // what it refuses of the resource's type
+	Nack  string // what it rejects of the resource's type
 }
 
-// Holders are the proxies that should have a resource, sorted by name.
+// Holders returns the proxies that should have a resource, sorted by name.
 func (s *Server) Holders(typ, name string) []Holder {
 	type held struct {
 		proxy      string
@@ -42,7 +42,7 @@ func (s *Server) Holders(typ, name string) []Holder {
 	return out
 }
 
-// Settled reports whether a proxy is connected and has acknowledged everything it should have.
+// Settled reports whether a proxy is connected and has acknowledged everything that it should have.
 func (s *Server) Settled(proxy string) bool {
 	s.mu.Lock()
 	p := s.proxies[proxy]
@@ -67,8 +67,8 @@ func (s *Server) Settled(proxy string) bool {
 	return true
 }
 
-// acked reports whether the client acknowledged all of one type up to a generation. A client that has all its listeners
-// and never asked for the type does not need it.
+// acked reports whether the client acknowledged everything of a type up to a generation. A client that has all its
+// listeners and never requested the type does not need it.
 func (st *stream) acked(typ string, generation uint64) (bool, string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -1,9 +1,8 @@
 // Package xds serves Envoy's delta aggregated discovery service (xDS transport protocol, incremental variant).
 //
-// It is our own rather than go-control-plane's cache for four reasons: resources are marshalled once and shared by all
-// proxies; an endpoint change finds its subscribers by name and touches nobody else; versions are content hashes, so a
-// proxy that reconnects with what it has is sent nothing; and a refused resource is recorded and never sent again
-// unchanged.
+// It does not use go-control-plane's cache, for four reasons. Resources are marshalled once and shared by all proxies.
+// An endpoint change finds its subscribers by name and affects nobody else. Versions are content hashes, so a proxy
+// that reconnects is not sent what it already has. A rejected resource is recorded and not sent again unchanged.
 package xds
 
 import (
@@ -21,21 +20,20 @@ import (
 
 // Config of a Server.
 type Config struct {
-	// Identify names the proxy behind a stream by its client certificate. What the proxy says about itself does not
-	// count.
+	// Identify returns the proxy's name from its client certificate. What the proxy says about itself does not count.
 	Identify func(context.Context) (proxy string, err error)
-	// Refused is called whenever a proxy refuses something, with Envoy's own message. It must not block.
+	// Refused is called whenever a proxy rejects something, with Envoy's message. It must not block.
 	Refused func(proxy, reason string)
 	Log     *slog.Logger
 	Now     func() time.Time
 }
 
-// Server holds the resources of each proxy and sends them to the connected ones.
+// Server holds the resources of each proxy and sends them to connected proxies.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	cfg Config
 
-	mu          sync.Mutex // guards all below
+	mu          sync.Mutex // guards the fields below
 	proxies     map[string]*proxy
 	endpoints   map[string]*envoy.Resource
 	subscribers map[string]map[*stream]struct{} // by endpoint set
@@ -44,21 +42,21 @@ type Server struct {
 // proxy is one Envoy, connected or not.
 type proxy struct {
 	desired *desired
-	stream  *stream // nil while it is away
+	stream  *stream // nil while it is disconnected
 	left    time.Time
 	opens   *rate.Limiter
 }
 
 func newProxy() *proxy { return &proxy{opens: rate.NewLimiter(openRate, openBurst)} }
 
-// desired is what a proxy should have. Read-only once made.
+// desired is what a proxy should have. It is immutable.
 type desired struct {
 	generation uint64
 	byType     map[string]map[string]*envoy.Resource
 	sets       map[string]bool
 }
 
-// New makes a server that knows no proxies yet.
+// New returns a server without proxies.
 func New(cfg Config) *Server {
 	if cfg.Refused == nil {
 		cfg.Refused = func(string, string) {}
@@ -69,7 +67,7 @@ func New(cfg Config) *Server {
 	}
 }
 
-// Publish sets what a proxy should have. Only differences are sent. Generation names the configuration in status.
+// Publish sets what a proxy should have. Only differences are sent. generation identifies the configuration in status.
 func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
 	w := &desired{
 		generation: generation, byType: make(map[string]map[string]*envoy.Resource, len(res.ByType)),
@@ -96,7 +94,7 @@ func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
 	p.stream.wake()
 }
 
-// Forget removes a proxy that the mesh no longer knows, and ends its stream.
+// Forget removes a proxy that no longer exists and ends its stream.
 func (s *Server) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +104,7 @@ func (s *Server) Forget(name string) {
 	}
 }
 
-// Known are the proxies that Publish was called for, sorted.
+// Known returns the proxies for which Publish was called, sorted.
 func (s *Server) Known() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,8 +118,7 @@ func (s *Server) Known() []string {
 	return names
 }
 
-// PublishEndpoints changes endpoint sets; nil removes one. Its cost grows only with the number of subscribers of those
-// sets.
+// PublishEndpoints updates endpoint sets; nil removes one. Its cost depends only on the number of their subscribers.
 func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,16 +157,16 @@ func (s *Server) DeltaAggregatedResources(
 	return st.serve(ctx)
 }
 
-// join makes a stream the proxy's only one. It returns the limiter of a proxy that keeps opening streams.
+// join makes a stream the proxy's only one. It returns the proxy's limiter for opening streams.
 func (s *Server) join(name string, st *stream) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[name]
 	if p == nil {
-		p = newProxy() // its agent has yet to register; there is nothing to send until then
+		p = newProxy() // its agent has not registered yet, so there is nothing to send
 		s.proxies[name] = p
 	}
-	p.stream.stop() // an Envoy that reconnects has lost its former stream
+	p.stream.stop() // an Envoy that reconnects has lost its previous stream
 	p.stream = st
 	return p.opens
 }
@@ -188,8 +185,8 @@ func (s *Server) leave(name string, st *stream) {
 	}
 }
 
-// index keeps which streams to wake for which endpoint sets: those that a stream asked for and its proxy may see. A
-// name that is only asked for costs nobody but the asking stream. The caller holds mu.
+// index records the endpoint sets whose changes wake a stream: those that it requested and its proxy may see. A name
+// that is only requested costs nobody else. The caller holds mu.
 func (s *Server) index(st *stream, want *desired, asked map[string]struct{}) {
 	for set := range want.sets {
 		_, ask := asked[set]
@@ -218,7 +215,7 @@ func (s *Server) unindex(st *stream, set string) {
 	}
 }
 
-// resourceCount is the number of resources that a proxy has been sent.
+// resourceCount returns the number of resources that a proxy was sent.
 func (s *Server) resourceCount(proxy string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +228,8 @@ func (s *Server) resourceCount(proxy string) (n int) {
 	return n
 }
 
-// current returns what a proxy should have now: its own resources, and those endpoint sets it asked for and may see.
-// Later changes of these wake the stream. anew reports that the set of subscriptions has changed.
+// current returns what a proxy should have now: its own resources, and the endpoint sets that it requested and may see.
+// Later changes of these wake the stream. anew means that the set of subscriptions has changed.
 func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*desired, map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

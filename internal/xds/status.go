@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// typeStatus is the status of one type at one proxy.
+// typeStatus is the status of one resource type at one proxy.
 type typeStatus struct {
 	resources       int
 	sent, acked     uint64 // generations
@@ -19,20 +19,20 @@ type typeStatus struct {
 	nack            string
 }
 
-// TypeStatus is one resource type at one proxy. Sent and Acked are generations: 0 is none.
+// TypeStatus is the status of one resource type at one proxy. Sent and Acked are generations; 0 means none.
 type TypeStatus struct {
 	Type            string
 	Resources       int
 	Sent, Acked     uint64
 	SentAt, AckedAt time.Time
-	Nack            string // Envoy's message while its last answer was a refusal
+	Nack            string // Envoy's message while its last answer was a NACK
 }
 
-// ProxyStatus is one proxy.
+// ProxyStatus is the status of one proxy.
 type ProxyStatus struct {
 	Name      string
 	Connected bool
-	Since     time.Time // of its stream, or of the end of its last one
+	Since     time.Time // when the stream began, or the last one ended
 	Types     []TypeStatus
 }
 
@@ -45,12 +45,12 @@ func (st *stream) recordSent(typ string, ts *typeState, generation uint64) {
 	st.status[typ] = s
 }
 
-// recordUnchanged records that a generation changed nothing for a type, so that it is in force already.
+// recordUnchanged records that a generation changed nothing for a type, so it is in force already.
 func (st *stream) recordUnchanged(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
-	// it may have unsubscribed from what it refused
+	// it may have unsubscribed from what it rejected
 	s.resources, s.sent, s.nack = len(ts.sent), generation, ts.reasons()
 	if s.nack == "" {
 		s.acked = generation
@@ -61,9 +61,8 @@ func (st *stream) recordUnchanged(typ string, ts *typeState, generation uint64) 
 	st.status[typ] = s
 }
 
-// answered records an acknowledgement or a refusal, and returns the reason of a refusal. A refused version is not sent
-// again, but the next one is. A refusal stands until the refused resource is replaced: it does not help that Envoy
-// accepts other resources of the type.
+// answered records an ACK or NACK and returns the reason of a NACK. A rejected version is not sent again, but the next
+// one is. The rejection stands until the resource is replaced, even if Envoy accepts others of the type.
 func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) (reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -87,8 +86,8 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 	return reason
 }
 
-// refuse records which resources of a response were refused; Envoy accepts the others. Where the reason names none, all
-// count as refused.
+// refuse records which resources of a response were rejected; Envoy accepts the others. If the reason names none, all
+// count as rejected.
 func (ts *typeState) refuse(reason string) {
 	named := func(name string) bool { return strings.Contains(reason, name) }
 	if len(ts.flight) > maxSearched || !slices.ContainsFunc(ts.flight, named) {
@@ -96,16 +95,16 @@ func (ts *typeState) refuse(reason string) {
 	}
 	for _, name := range ts.flight {
 		_, asked := ts.subscribed[name]
-		if named(name) && (asked || ts.wildcard) { // it no longer asks for the others
+		if named(name) && (asked || ts.wildcard) { // it no longer requests the others
 			ts.refused[name] = reason
 		}
 	}
 	if len(ts.flight) == 0 {
-		ts.refused[""] = reason // it refused to hear that there is nothing
+		ts.refused[""] = reason // it rejected a response that only removed resources
 	}
 }
 
-// reasons returns why resources stand refused, each reason once.
+// reasons returns the distinct reasons of current rejections.
 func (ts *typeState) reasons() string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(ts.refused)) {
@@ -116,7 +115,7 @@ func (ts *typeState) reasons() string {
 	return strings.Join(all, "; ")
 }
 
-// Bounds on what is kept of refusals: names that a reason is searched for, reasons shown, bytes of one.
+// Limits on the recorded rejections: names to search a reason for, reasons shown, bytes of one.
 const (
 	maxSearched = 1000
 	maxReasons  = 5
@@ -133,7 +132,7 @@ func shorten(reason string) string {
 	return strings.ToValidUTF8(reason, "")
 }
 
-// ShortType is the usual abbreviation of a type URL: CDS, EDS, LDS, ECDS, RDS or SDS.
+// ShortType abbreviates a type URL: CDS, EDS, LDS, ECDS, RDS or SDS.
 func ShortType(url string) string {
 	switch url {
 	case envoy.ClusterType:
@@ -152,7 +151,7 @@ func ShortType(url string) string {
 	return url[strings.LastIndexByte(url, '.')+1:]
 }
 
-// Status of every known proxy, sorted by name.
+// Status returns the status of every known proxy, sorted by name.
 func (s *Server) Status() []ProxyStatus {
 	var out []ProxyStatus
 	for _, name := range s.Known() {

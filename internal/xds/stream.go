@@ -17,26 +17,26 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// Bounds on what one client may cost. No Envoy comes near them.
+// Limits on the cost of one client. No Envoy comes near them.
 const (
-	// maxNames bounds the names that one stream may subscribe to in one type, in addition to those it was sent: a mesh
-	// may be larger than any bound, and a client that asks for what it was sent must not be cut off. maxHeld bounds the
+	// maxNames limits the names of one type that a stream may subscribe to, in addition to those that it was sent: a
+	// mesh may exceed any limit, and a client that requests what it was sent must not be cut off. maxHeld limits the
 	// resources that it may claim to have.
 	maxNames = 10_000
 	maxHeld  = 100_000
-	// maxName bounds one name, in bytes.
+	// maxName limits one name, in bytes.
 	maxName = 1024
-	// maxResponse bounds one response, in bytes of resources. The rest follows when the client has answered.
+	// maxResponse limits one response, in bytes of resources. The rest follows after the client's answer.
 	maxResponse = 2 << 20
-	// requestRate bounds the requests read from one stream per second after a burst; more wait in the client. Each
-	// namesPerRequest names cost as much as another request.
+	// requestRate limits the requests read from one stream per second, after a burst. Further ones wait in the client.
+	// Every namesPerRequest names count as one more request.
 	requestRate     = 100
 	requestBurst    = 200
 	namesPerRequest = 50
-	// openRate bounds the streams that one proxy opens per second after a burst.
+	// openRate limits the streams that one proxy opens per second, after a burst.
 	openRate  = 2
 	openBurst = 10
-	// sendPatience is how long one response may wait for a client that does not read.
+	// sendPatience is how long a response may wait for a client that does not read.
 	sendPatience = 30 * time.Second
 )
 
@@ -45,8 +45,8 @@ var (
 	errStalled  = errors.New("the client does not read")
 )
 
-// stream is the conversation with one Envoy. The goroutine in serve owns its types; any goroutine may call wake and
-// stop.
+// stream is the session of one Envoy. The goroutine in serve owns types. wake and stop may be called from any
+// goroutine.
 type stream struct {
 	server *Server
 	proxy  string
@@ -57,32 +57,32 @@ type stream struct {
 	nonce  uint64
 	since  time.Time
 	types  map[string]*typeState
-	anew   bool // endpoint sets were asked for or given up since the last push
-	// owed are endpoint sets that clusters wait for and that were sent before the client said which sets it has. A
-	// reconnecting client says so in its first request for endpoints, which follows that for clusters.
+	anew   bool // endpoint sets were requested or dropped since the last push
+	// owed are endpoint sets that clusters wait for and that were sent before the client said which ones it has. A
+	// reconnecting client says so in its first request for endpoints, after that for clusters.
 	owed map[string]struct{}
 
 	// guarded by server.mu:
-	indexed    map[string]struct{} // endpoint sets of which a change wakes this stream
-	indexedFor *desired            // what that was found for
+	indexed    map[string]struct{} // endpoint sets whose changes wake this stream
+	indexedFor *desired            // the desired state that indexed was computed for
 
 	mu     sync.Mutex // guards status
 	status map[string]typeStatus
 }
 
-// typeState is the conversation about one resource type.
+// typeState is the state of one resource type on a stream.
 type typeState struct {
-	known      bool // the client asked for this type
+	known      bool // the client has requested this type
 	wildcard   bool
 	subscribed map[string]struct{}
-	sent       map[string]string // version by name: what the client has, or refused
-	missing    map[string]bool   // names asked for that do not exist, and the client knows
+	sent       map[string]string // version by name: what the client has or rejected
+	missing    map[string]bool   // requested names that do not exist, as the client knows
 	answer     string            // nonce that must be answered before more is sent
 	greeted    bool              // a wildcard subscription has had its first response
-	inFlight   uint64            // generation being answered
+	inFlight   uint64            // generation awaiting an answer
 	flight     []string          // names in it
-	more       bool              // it did not hold all of the generation
-	refused    map[string]string // reason by name of what the client refused, until that is replaced
+	more       bool              // it did not contain the whole generation
+	refused    map[string]string // reason by name of each rejected resource, until it is replaced
 }
 
 func newStream(
@@ -91,7 +91,7 @@ func newStream(
 ) *stream {
 	st := &stream{
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
-		// at most one response per type is under way
+		// at most one response per type is in flight
 		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)),
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
 		indexed: map[string]struct{}{}, owed: map[string]struct{}{},
@@ -105,7 +105,7 @@ func newStream(
 	return st
 }
 
-// wake signals that something may have changed. It never blocks.
+// wake signals a possible change. It never blocks.
 func (st *stream) wake() {
 	if st == nil {
 		return
@@ -122,8 +122,8 @@ func (st *stream) stop() {
 	}
 }
 
-// serve handles requests and changes until the stream ends. A client that does not read blocks only deliver, which the
-// end of the stream ends.
+// serve handles requests and changes until the stream ends. A client that does not read blocks only deliver, which ends
+// with the stream.
 func (st *stream) serve(ctx context.Context) error {
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
 	gone := make(chan struct{}, 2)
@@ -134,7 +134,7 @@ func (st *stream) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return st.endError(context.Cause(ctx))
 		case <-gone:
-			return nil // there is nobody to tell
+			return nil // the client is gone
 		case r := <-requests:
 			if err := st.request(r); err != nil {
 				return err
@@ -147,7 +147,7 @@ func (st *stream) serve(ctx context.Context) error {
 	}
 }
 
-// endError is the error that ends the client's stream.
+// endError returns the error that ends the client's stream.
 func (st *stream) endError(cause error) error {
 	switch {
 	case errors.Is(cause, errReplaced):
@@ -159,7 +159,7 @@ func (st *stream) endError(cause error) error {
 	return nil
 }
 
-// receive passes requests on to serve, at most requestRate per second.
+// receive passes requests to serve, at most requestRate per second.
 func (st *stream) receive(
 	ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{},
 ) {
@@ -258,7 +258,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	return nil
 }
 
-// checkLimits refuses requests beyond what any Envoy sends.
+// checkLimits refuses requests that exceed what any Envoy sends.
 func (st *stream) checkLimits(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
 	if n := len(ts.subscribed) + len(r.ResourceNamesSubscribe); n > maxNames &&
 		n > maxNames+st.server.resourceCount(st.proxy) {
@@ -277,7 +277,7 @@ func (st *stream) checkLimits(ts *typeState, r *discoveryv3.DeltaDiscoveryReques
 	return nil
 }
 
-// push sends the differences type by type, in an order in which no listener or route is ever without its cluster.
+// push sends differences type by type, in an order in which no listener or route lacks its cluster.
 func (st *stream) push(ctx context.Context) error {
 	want, eps := st.server.current(st, st.types[envoy.EndpointType].subscribed, st.anew)
 	if want == nil {
@@ -290,7 +290,7 @@ func (st *stream) push(ctx context.Context) error {
 			available = eps
 		}
 		if (typ == envoy.ListenerType || typ == envoy.RouteType) && st.clustersUnsettled() {
-			return nil // their answer comes back here
+			return nil // their answer leads back here
 		}
 		if err := st.pushType(ctx, typ, want.generation, available); err != nil {
 			return err
@@ -299,7 +299,7 @@ func (st *stream) push(ctx context.Context) error {
 	return st.removeClusters(ctx, want)
 }
 
-// clustersUnsettled reports that Envoy has not yet answered about clusters or their endpoints.
+// clustersUnsettled reports whether Envoy has yet to answer about clusters or their endpoints.
 func (st *stream) clustersUnsettled() bool {
 	return st.types[envoy.ClusterType].answer != "" || st.types[envoy.EndpointType].answer != ""
 }
@@ -323,7 +323,7 @@ func (st *stream) pushType(
 	return st.send(ctx, typ, ts, generation, d)
 }
 
-// removeClusters removes clusters that no listener or route in Envoy refers to any more.
+// removeClusters removes clusters that no listener or route in Envoy refers to.
 func (st *stream) removeClusters(ctx context.Context, want *desired) error {
 	ts := st.types[envoy.ClusterType]
 	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" ||
@@ -355,7 +355,7 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 			Name: r.Name, Version: r.Version, Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
 		if r.Set != "" {
-			// A new or changed cluster waits for its endpoints, and Envoy does not ask again for a set that another
+			// A new or changed cluster waits for its endpoints, and Envoy does not request a set again that another
 			// cluster uses.
 			eps := st.types[envoy.EndpointType]
 			delete(eps.sent, r.Set)

@@ -19,14 +19,14 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// The life of an administrator's certificate.
+// Lifetimes of administrator certificates.
 const (
 	adminTTL    = 8 * time.Hour
 	maxAdminTTL = 24 * time.Hour
 )
 
-// AdminCert issues an administrator's certificate. The door lets only users of this host ask, so that none can make
-// another.
+// AdminCert issues an administrator certificate. The door admits only users of this host, so that an administrator with
+// a certificate cannot create another.
 func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
 	maker, err := door.Of(ctx)
 	if err != nil {
@@ -45,7 +45,7 @@ func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		return nil, status.Errorf(codes.InvalidArgument,
 			"a life of %s: an administrator's certificate lives a second to %s", ttl, maxAdminTTL)
 	}
-	if err := a.Endings.Flush(ctx); err != nil { // a revocation that waits is of what there was before
+	if err := a.Pending.Flush(ctx); err != nil { // a pending revocation concerns earlier certificates
 		return nil, status.Errorf(codes.Unavailable,
 			"nobody gets a certificate before what was revoked is written down: %v", err)
 	}
@@ -54,7 +54,7 @@ func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	// Until it is on record nobody believes it.
+	// It is valid only once it is stored.
 	leaf, err := x509.ParseCertificate(chain[0])
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 	return &agentapi.SignResponse{Chain: chain, Roots: a.Authority.Roots()}, nil
 }
 
-// AdminList lists administrators' certificates, those that ended lately too.
+// AdminList lists administrator certificates, including recently expired ones.
 func (a *Admin) AdminList(ctx context.Context, _ *adminapi.Empty) (*adminapi.AdminListResponse, error) {
 	all, err := a.State.Admins(ctx)
 	if err != nil {
@@ -107,7 +107,7 @@ func (a *Admin) AdminRevoke(
 	defer cancel()
 	all, err := a.State.Admins(soon)
 	if err != nil {
-		if all = a.Standing.Admins(); len(all) == 0 { // a state that cannot be read keeps nobody from shutting one out
+		if all = a.Standing.Admins(); len(all) == 0 { // a state that cannot be read must not prevent a revocation
 			return nil, err
 		}
 	}
@@ -131,10 +131,10 @@ func (a *Admin) AdminRevoke(
 	}
 	a.Door.Recheck(ctx)
 	a.Agents.TellRevoked(revoked)
-	resp.Unwritten, err = a.Endings.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID,
+	resp.Unwritten, err = a.Pending.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID,
 		func(ctx context.Context) error {
 			err := a.State.RevokeAdmins(ctx, r.Name, r.ID, now)
-			for _, one := range revoked { // others of the name may have been read meanwhile
+			for _, one := range revoked { // others of that name may have been read meanwhile
 				a.Standing.Forget(one.Name)
 			}
 			return err
@@ -142,7 +142,7 @@ func (a *Admin) AdminRevoke(
 	return resp, err
 }
 
-// TokenList lists join tokens, those that ended lately too.
+// TokenList lists join tokens, including recently expired ones.
 func (a *Admin) TokenList(ctx context.Context, _ *adminapi.Empty) (*adminapi.TokenListResponse, error) {
 	all, err := a.State.Tokens(ctx)
 	if err != nil {
@@ -165,13 +165,13 @@ func tokenState(t state.Token, now time.Time) string {
 		return "used"
 	case !t.Cancelled.IsZero():
 		return "cancelled"
-	case !t.UsedAt.IsZero() || !now.Before(t.Expires): // closed for good at its end
+	case !t.UsedAt.IsZero() || !now.Before(t.Expires): // marked as expired
 		return "expired"
 	}
 	return "open"
 }
 
-// TokenCancel ends join tokens before their use.
+// TokenCancel cancels unused join tokens.
 func (a *Admin) TokenCancel(
 	ctx context.Context, r *adminapi.TokenCancelRequest,
 ) (*adminapi.TokenCancelResponse, error) {
@@ -183,7 +183,7 @@ func (a *Admin) TokenCancel(
 		return a.cancelTokensMadeBy(ctx, r.MadeBy)
 	}
 	id, now := tokenID(r.ID), a.Now()
-	unwritten, err := a.Endings.CarryOut(ctx, "cancellation of join token "+id, func(ctx context.Context) error {
+	unwritten, err := a.Pending.CarryOut(ctx, "cancellation of join token "+id, func(ctx context.Context) error {
 		return a.State.CancelToken(ctx, id, now)
 	})
 	switch {
@@ -209,7 +209,7 @@ func (a *Admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi
 			resp.Cancelled++
 		}
 	}
-	resp.Unwritten, err = a.Endings.CarryOut(ctx, "cancellation of the join tokens made by "+maker,
+	resp.Unwritten, err = a.Pending.CarryOut(ctx, "cancellation of the join tokens made by "+maker,
 		func(ctx context.Context) error {
 			_, err := a.State.CancelTokensMadeBy(ctx, maker, now)
 			return err
@@ -217,7 +217,7 @@ func (a *Admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi
 	return resp, err
 }
 
-// RevokeNode shuts a node or gateway out.
+// RevokeNode revokes a node or gateway.
 func (a *Admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	unwritten, err := a.Agents.Revoke(ctx, r.Node)
 	if errors.Is(err, state.ErrNotFound) {
@@ -228,6 +228,6 @@ func (a *Admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*admin
 	if err != nil {
 		return nil, err
 	}
-	certs, err := a.Agents.Outlasting(ctx, r.Node)
+	certs, err := a.Agents.RemainingCertificates(ctx, r.Node)
 	return &adminapi.RevokedNode{Node: r.Node, Certificates: certs, Ended: adminapi.Ended{Unwritten: unwritten}}, err
 }

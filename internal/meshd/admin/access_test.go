@@ -55,7 +55,7 @@ func TestAdminRevokeWhileTheDatabaseIsAway(t *testing.T) {
 	st := standing.New(standing.Config{State: db, Trusts: func([][]*x509.Certificate) bool { return true }, Now: now})
 	agents := &told{}
 	a := &Admin{Config: Config{
-		State: db, Standing: st, Endings: &standing.Endings{Log: slog.New(slog.DiscardHandler)}, Agents: agents,
+		State: db, Standing: st, Pending: &standing.Pending{Log: slog.New(slog.DiscardHandler)}, Agents: agents,
 		Now:  now,
 		Door: door.New(door.Config{Judge: st.Judge}),
 	}}

@@ -1,4 +1,4 @@
-// Package admin serves the command line: what administrators ask, and what they do.
+// Package admin serves the administration API for the command line.
 package admin
 
 import (
@@ -31,7 +31,7 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// State is what is kept of administrators, tokens and actions.
+// State is the stored data about administrators, tokens and actions.
 type State interface {
 	AddAdmin(context.Context, state.Admin) error
 	Admins(context.Context) ([]state.Admin, error)
@@ -44,26 +44,26 @@ type State interface {
 	Place() string
 }
 
-// Agents are those of nodes and gateways.
+// Agents are the agents of nodes and gateways.
 type Agents interface {
 	Reports() map[string]agentapi.Report
 	Revoke(ctx context.Context, node string) (unwritten string, err error)
-	Outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error)
+	RemainingCertificates(ctx context.Context, node string) ([]adminapi.RevokedCert, error)
 	TellRevoked([]state.Admin)
 }
 
-// Proxies are what xds knows of them.
+// Proxies is the state of proxies in the xDS server.
 type Proxies interface {
 	Status() []xds.ProxyStatus
 	Resources(proxy string) []*envoy.Resource
 }
 
-// Config of an Admin. All fields are needed.
+// Config of an Admin. All fields are required.
 type Config struct {
 	Authority  *ca.Authority
 	State      State
 	Standing   *standing.Standing
-	Endings    *standing.Endings
+	Pending    *standing.Pending
 	Door       *door.Door
 	Refusals   *door.Refusals
 	Agents     Agents
@@ -71,25 +71,25 @@ type Config struct {
 	Federation *federation.Service
 	Gateways   *gateways.Watch
 	Rotator    *rotation.Rotator
-	// Snapshot is the newest one, Published what is in force; nil before anything is.
+	// Snapshot returns the latest snapshot, Published what is in effect; nil if there is nothing yet.
 	Snapshot  func() *snapshot.Snapshot
 	Published func() *spine.Published
-	// Contained says how a proxy is contained; nil when it is not.
+	// Contained describes the containment of a proxy; nil if there is none.
 	Contained func(proxy string) *adminapi.Containment
-	// AgentAddresses are where agents reach this control plane.
+	// AgentAddresses returns the addresses at which agents reach this control plane.
 	AgentAddresses func() []string
 	Started        time.Time
 	Log            *slog.Logger
 	Now            func() time.Time
 }
 
-// Admin serves the command line.
+// Admin serves the administration API.
 type Admin struct{ Config }
 
-// New makes an Admin.
+// New returns an Admin.
 func New(c Config) *Admin { return &Admin{c} }
 
-// now is what is in force, or an error that says to wait.
+// now returns what is in effect, or an error that says to wait.
 func (a *Admin) now() (*spine.Published, error) {
 	p := a.Published()
 	if p == nil {
@@ -99,7 +99,7 @@ func (a *Admin) now() (*spine.Published, error) {
 	return p, nil
 }
 
-// CreateToken makes a join token.
+// CreateToken creates a join token.
 func (a *Admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
 	maker, err := door.Of(ctx)
 	if err != nil {
@@ -115,7 +115,7 @@ func (a *Admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adm
 	return &adminapi.TokenResponse{Token: t.Token.Reveal(), Expires: t.Expires}, nil
 }
 
-// Status is the state of the mesh.
+// Status returns the state of the mesh.
 func (a *Admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -163,7 +163,7 @@ func (a *Admin) proxies(p *spine.Published) []adminapi.ProxyStatus {
 	return out
 }
 
-// withXDS completes a row by what the proxy serves and what it was told.
+// withXDS adds what the proxy serves and was sent.
 func withXDS(ps adminapi.ProxyStatus, proxy *model.Proxy, told map[string]xds.ProxyStatus) adminapi.ProxyStatus {
 	s := told[ps.Name]
 	ps.Connected, ps.Since = s.Connected, s.Since
@@ -193,7 +193,7 @@ func generation(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// ProxyConfig is what one proxy should have, each resource with the objects that it comes from.
+// ProxyConfig returns the resources that one proxy should have, each with the objects that it comes from.
 func (a *Admin) ProxyConfig(_ context.Context, r *adminapi.ProxyConfigRequest) (*adminapi.ProxyConfigResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -216,7 +216,7 @@ func (a *Admin) ProxyConfig(_ context.Context, r *adminapi.ProxyConfigRequest) (
 	return resp, nil
 }
 
-// CertList is the certificates in use at the agents that are connected.
+// CertList returns the certificates in use at connected agents.
 func (a *Admin) CertList(context.Context, *adminapi.Empty) (*adminapi.CertListResponse, error) {
 	resp := &adminapi.CertListResponse{Certs: []adminapi.NodeCert{}}
 	for node, r := range a.Agents.Reports() {
@@ -230,7 +230,7 @@ func (a *Admin) CertList(context.Context, *adminapi.Empty) (*adminapi.CertListRe
 	return resp, nil
 }
 
-// invalid is a refusal of what an administrator asked for.
+// invalid returns the error for an invalid request.
 func invalid(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

@@ -16,7 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// CAStatus is the certificate authority, and how far a rotation of its root has come.
+// CAStatus returns the state of the certificate authority, including a root rotation.
 func (a *Admin) CAStatus(ctx context.Context, _ *adminapi.Empty) (*adminapi.CAStatusResponse, error) {
 	resp := &adminapi.CAStatusResponse{
 		TrustDomain: a.Authority.TrustDomain().Name(), Operator: a.Authority.OperatorsRoot(),
@@ -45,7 +45,7 @@ func (a *Admin) CAStatus(ctx context.Context, _ *adminapi.Empty) (*adminapi.CASt
 	return resp, nil
 }
 
-// CARotate begins the replacement of the root, or changes one that is under way.
+// CARotate starts a root rotation or controls the one in progress.
 func (a *Admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adminapi.CAStatusResponse, error) {
 	var err error
 	switch {
@@ -71,7 +71,7 @@ func (a *Admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adm
 	return a.CAStatus(ctx, &adminapi.Empty{})
 }
 
-// rotationPatience is how long a step may take before somebody should look.
+// rotationPatience is how long a step may take before a check warns about it.
 const rotationPatience = time.Minute
 
 func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now time.Time) adminapi.Check {
@@ -94,8 +94,8 @@ func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now
 	return c
 }
 
-// mayInvite refuses an invitation that nobody could accept: it would pin the new root while a gateway still shows the
-// old one.
+// mayInvite refuses an invitation that nobody could accept: it would pin the new root while a gateway still presents
+// the old one.
 func (a *Admin) mayInvite() error {
 	rot := a.Authority.Rotation()
 	if rot.Step != ca.Activated {
@@ -103,7 +103,7 @@ func (a *Admin) mayInvite() error {
 	}
 	reports := a.Agents.Reports()
 	for _, n := range a.Snapshot().Registry.Nodes {
-		if old, _ := rotation.Under(rot, reports[n.Name].Certs, a.Now()); n.Role == snapshot.RoleGateway &&
+		if old, _ := rotation.IssuedUnder(rot, reports[n.Name].Certs, a.Now()); n.Role == snapshot.RoleGateway &&
 			len(old) > 0 {
 			return fmt.Errorf("the mesh's root has just been replaced, and gateway %s has no certificate under the new one yet: try again in a few seconds (isthmus ca status)", n.Name)
 		}

@@ -18,13 +18,13 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// rootWarning is how long before its end the root is worth a word.
+// rootWarning is how long before its expiry a check warns about the root.
 const rootWarning = 60 * 24 * time.Hour
 
-// fullWarning is how long it is worth a word that a proxy refused connections for want of room.
+// fullWarning is how long a check warns after a proxy has refused connections at its limit.
 const fullWarning = 5 * time.Minute
 
-// Check looks at everything that can be wrong and says how to mend it.
+// Check performs all health checks, with remedies.
 func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -35,7 +35,7 @@ func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checkConfig(p.AllFindings()), checkInForce(p.Findings), a.checkState(ctx),
 		a.checkRoot(now),
 	}
-	checks = append(checks, checkEndings(a.Endings.Waiting())...)
+	checks = append(checks, checkPending(a.Pending.Waiting())...)
 	if rot := a.Authority.Rotation(); rot.InProgress() {
 		waits, err := a.Rotator.Waits(ctx, rot)
 		if err != nil {
@@ -44,17 +44,18 @@ func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkRotation(rot, waits, a.Rotator.Failure(), now))
 	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
-	checks = append(checks, a.checkRoads(ctx, p.Snapshot)...)
+	checks = append(checks, a.checkPaths(ctx, p.Snapshot)...)
 	checks = append(checks, a.checkPeers(ctx, snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config))...)
 	return &adminapi.CheckResponse{Checks: checks}, nil
 }
 
-// checkRoads looks whether peers' control planes can reach this one through its gateways, before there are any.
-func (a *Admin) checkRoads(ctx context.Context, snap *snapshot.Snapshot) (out []adminapi.Check) {
-	errs := a.Gateways.Roads(ctx)
+// checkPaths checks whether peers' control planes could reach this one through its gateways, even before there are
+// peers.
+func (a *Admin) checkPaths(ctx context.Context, snap *snapshot.Snapshot) (out []adminapi.Check) {
+	errs := a.Gateways.CheckPaths(ctx)
 	for _, n := range snap.Registry.Nodes {
 		if err, asked := errs[n.Name]; asked {
-			out = append(out, gateways.CheckRoad(snap, n, err))
+			out = append(out, gateways.PathCheck(snap, n, err))
 		}
 	}
 	if len(out) == 0 && len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) > 0 {
@@ -66,8 +67,8 @@ func (a *Admin) checkRoads(ctx context.Context, snap *snapshot.Snapshot) (out []
 	return out
 }
 
-// checkEndings warns of what a restart would forget.
-func checkEndings(unwritten []string) []adminapi.Check {
+// checkPending warns about revocations that are not stored yet.
+func checkPending(unwritten []string) []adminapi.Check {
 	if len(unwritten) == 0 {
 		return nil
 	}
@@ -185,8 +186,7 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	return c
 }
 
-// checkPeers tries the way to each peer with which nothing else is wrong: what has broken since the last exchange
-// shows, too.
+// checkPeers probes each peer that has no other fault, so that faults since the last exchange show, too.
 func (a *Admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []adminapi.Check {
 	out := make([]adminapi.Check, len(peers))
 	var g errgroup.Group
@@ -197,9 +197,9 @@ func (a *Admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []ad
 			if out[n].State != "ok" {
 				return nil
 			}
-			// else it was probed a moment ago
+			// otherwise it was probed just now
 			if probe, err := a.Federation.Probe(ctx, p.Name, federation.Target{}); err == nil {
-				out[n] = checkWay(out[n], probe.Legs)
+				out[n] = checkPath(out[n], probe.Legs)
 			}
 			return nil
 		})
@@ -208,8 +208,8 @@ func (a *Admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []ad
 	return out
 }
 
-// checkWay is whether a peer's gateway is reached. What is behind that may be closed to probes.
-func checkWay(c adminapi.Check, legs []adminapi.ProbeLeg) adminapi.Check {
+// checkPath checks whether a peer's gateway is reachable. What is behind it may be closed to probes.
+func checkPath(c adminapi.Check, legs []adminapi.ProbeLeg) adminapi.Check {
 	for _, l := range legs {
 		if l.State == adminapi.LegFailed && (l.Step == "connect" || l.Step == "handshake") {
 			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("%s of %s: %s", l.Step, l.To, l.Detail), l.Remedy

@@ -11,7 +11,7 @@ func TestCheckWay(t *testing.T) {
 	well := adminapi.Check{Name: "peer bank", State: "ok", Detail: "trusted, fresh, in step"}
 	ok := adminapi.ProbeLeg{To: "own gateway", Step: "connect", State: adminapi.LegOK}
 	untried := adminapi.ProbeLeg{To: "gateway of bank", Step: "handshake", State: adminapi.LegUntried}
-	if got := checkWay(well, []adminapi.ProbeLeg{
+	if got := checkPath(well, []adminapi.ProbeLeg{
 		ok,
 		{To: "its control plane", Step: "answer", State: adminapi.LegFailed},
 	}); got != well {
@@ -25,7 +25,7 @@ func TestCheckWay(t *testing.T) {
 		Name: "peer bank", State: "warning", Detail: "connect of gateway of bank: nobody listens at 192.0.2.2:15443",
 		Remedy: "call them",
 	}
-	if got := checkWay(well, []adminapi.ProbeLeg{ok, dead, untried}); got != want {
+	if got := checkPath(well, []adminapi.ProbeLeg{ok, dead, untried}); got != want {
 		t.Errorf("no connection: %+v", got)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/meshd/draft"
 )
 
-// ImportDraft makes the objects of an import, of what the peer offers.
+// ImportDraft drafts the objects for an import of a service that the peer offers.
 func (a *Admin) ImportDraft(_ context.Context, r *adminapi.ImportDraftRequest) (*adminapi.DraftResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -16,7 +16,7 @@ func (a *Admin) ImportDraft(_ context.Context, r *adminapi.ImportDraftRequest) (
 	return draft.Import(p.Snapshot, r)
 }
 
-// ExportDraft makes the objects of an export, the policy that it needs included.
+// ExportDraft drafts the objects for an export, including the policy that it needs.
 func (a *Admin) ExportDraft(_ context.Context, r *adminapi.ExportDraftRequest) (*adminapi.DraftResponse, error) {
 	p, err := a.now()
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Events is what was done and tried, by whom.
+// Events returns events and refusals.
 func (a *Admin) Events(ctx context.Context, r *adminapi.EventsRequest) (*adminapi.EventsResponse, error) {
-	flushed := a.Refusals.Flush(ctx) // what cannot be written can still be read
+	flushed := a.Refusals.Flush(ctx) // refusals that cannot be written can still be read
 	if flushed != nil {
 		a.Log.Error("refusals not recorded yet", "error", flushed)
 	}

@@ -16,7 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Access says who may call whom, as the callers' proxies are told.
+// Access returns who may call whom, as the callers' proxies are configured.
 func (a *Admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -31,7 +31,7 @@ func (a *Admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessRespon
 	return resp, nil
 }
 
-// peerCalls are what callers at peers may call here.
+// peerCalls returns what callers at peers may call here.
 func peerCalls(mesh *model.Mesh) []adminapi.AccessEdge {
 	var out []adminapi.AccessEdge
 	for _, c := range compile.PeerCalls(mesh) {
@@ -43,7 +43,7 @@ func peerCalls(mesh *model.Mesh) []adminapi.AccessEdge {
 	return out
 }
 
-// calls are the destinations that a workload may call.
+// calls returns the destinations that a workload may call.
 func calls(w *model.Workload) []adminapi.AccessEdge {
 	out := []adminapi.AccessEdge{}
 	for _, o := range w.Outbound {
@@ -61,7 +61,7 @@ func sortEdges(edges []adminapi.AccessEdge) {
 	})
 }
 
-// Inventory is what the mesh serves, and who is in it.
+// Inventory returns the services and workloads of the mesh.
 func (a *Admin) Inventory(context.Context, *adminapi.Empty) (*adminapi.InventoryResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -72,7 +72,7 @@ func (a *Admin) Inventory(context.Context, *adminapi.Empty) (*adminapi.Inventory
 	return out, nil
 }
 
-// markSilent calls nothing ready of which nobody knows.
+// markSilent marks what is on silent nodes, whose readiness is unknown.
 func markSilent(inv *adminapi.InventoryResponse, silent []snapshot.SilentNode) {
 	isSilent := func(node string) bool {
 		return slices.ContainsFunc(silent, func(n snapshot.SilentNode) bool { return n.Name == node })
@@ -126,7 +126,7 @@ func inventory(
 	return resp
 }
 
-// callersOf each destination, sorted.
+// callersOf returns the callers of each destination, sorted.
 func callersOf(mesh *model.Mesh) map[model.EndpointSet][]string {
 	out := map[model.EndpointSet][]string{}
 	for _, w := range mesh.Workloads {

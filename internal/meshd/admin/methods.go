@@ -10,16 +10,16 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// maxSmall bounds one message: names, a token, a certificate request.
+// maxSmall limits a message with names, a token or a certificate request.
 const maxSmall = 32 << 10
 
-// Bounds on one administrator with a certificate, by method: on what is asked, and on what is done and recorded.
+// Limits on one administrator with a certificate, by method: for queries, and for recorded actions.
 const (
 	questionRate, questionBurst = 200, 400
 	changeRate, changeBurst     = 5, 200
 )
 
-// Methods are those of administrators.
+// Methods are the methods of the administration API.
 var Methods = door.Methods{
 	adminapi.Service: {
 		"Status":       read("status"),
@@ -44,7 +44,7 @@ var Methods = door.Methods{
 		"CreateToken": recorded("token create", func(r *adminapi.TokenRequest) (string, string) {
 			return kind.Node(r.Node).String(), grants(r)
 		}),
-		"AdminCert": onSocket(recorded("admin cert",
+		"AdminCert": localOnly(recorded("admin cert",
 			func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
 		"AdminRevoke": vital(recorded("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
 			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
@@ -64,7 +64,7 @@ var Methods = door.Methods{
 			func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
 		"PeerAccept": recorded("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
 			if r.Name == "" {
-				return "invitation", "" // the detail of its end has the name that the peer proposes
+				return "invitation", "" // the event at the end contains the name that the peer proposes
 			}
 			return "peer " + r.Name, ""
 		}),
@@ -83,7 +83,7 @@ var Methods = door.Methods{
 	},
 }
 
-// tokenID is the ID of a join token, also where somebody gives the whole token in its place.
+// tokenID returns the ID of a join token, even if the whole token was given.
 func tokenID(text string) string {
 	if t, err := ca.ParseToken(text); err == nil {
 		return t.ID
@@ -91,7 +91,7 @@ func tokenID(text string) string {
 	return text
 }
 
-// grants is what a join token is to grant.
+// grants describes what a join token grants.
 func grants(r *adminapi.TokenRequest) string {
 	all := fmt.Sprintf("role %s, identities %s", r.Role, strings.Join(r.Identities, " "))
 	for i, w := range r.Workloads {
@@ -111,7 +111,7 @@ func grants(r *adminapi.TokenRequest) string {
 
 func peerOf(r *adminapi.PeerRequest) (object, detail string) { return "peer " + r.Peer, "" }
 
-// read is a method of administrators that changes nothing.
+// read returns a method that changes nothing.
 func read(action string) door.Method {
 	return door.Method{
 		Who: door.Administrator | door.Local, Bytes: maxSmall, Rate: questionRate, Burst: questionBurst, Action: action,
@@ -119,7 +119,7 @@ func read(action string) door.Method {
 	}
 }
 
-// recorded is a method that changes something.
+// recorded returns a method whose calls are recorded.
 func recorded[Req any](action string, describe func(*Req) (object, detail string)) door.Method {
 	m := read(action)
 	m.Rate, m.Burst = changeRate, changeBurst
@@ -127,14 +127,14 @@ func recorded[Req any](action string, describe func(*Req) (object, detail string
 	return m
 }
 
-// vital is a change that must not wait for a record.
+// vital makes a method independent of its record.
 func vital(m door.Method) door.Method {
 	m.Vital = true
 	return m
 }
 
-// onSocket is a method for users of the control plane's own host alone.
-func onSocket(m door.Method) door.Method {
+// localOnly restricts a method to users of the control plane's own host.
+func localOnly(m door.Method) door.Method {
 	m.Who, m.Deny = door.Local, "it is done on the control plane's own host, over its socket"
 	return m
 }

@@ -65,12 +65,12 @@ func (a *Admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (
 	}, nil
 }
 
-// PeerSuspend refuses everything with a peer until PeerResume.
+// PeerSuspend blocks everything with a peer until PeerResume.
 func (a *Admin) PeerSuspend(ctx context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {
 	return &adminapi.Empty{}, invalid(a.Federation.Suspend(ctx, r.Peer))
 }
 
-// PeerTerms changes how long a peering made by token holds.
+// PeerTerms changes how long a peering made by token lasts.
 func (a *Admin) PeerTerms(ctx context.Context, r *adminapi.PeerTermsRequest) (*adminapi.PeerTermsResponse, error) {
 	age, expires, err := a.Federation.SetTerms(ctx, r.Peer,
 		federation.Terms{MaxBundleAge: r.MaxBundleAge, ExpiresAt: r.ExpiresAt, Never: r.Never})
@@ -80,7 +80,7 @@ func (a *Admin) PeerTerms(ctx context.Context, r *adminapi.PeerTermsRequest) (*a
 	return &adminapi.PeerTermsResponse{Peer: r.Peer, MaxBundleAge: age, ExpiresAt: expires}, nil
 }
 
-// terms is what is recorded of a change of them.
+// terms describes such a change for the record.
 func terms(r *adminapi.PeerTermsRequest) string {
 	var out []string
 	if r.MaxBundleAge != 0 {
@@ -105,7 +105,7 @@ func (a *Admin) PeerRevoke(ctx context.Context, r *adminapi.PeerRequest) (*admin
 	return &adminapi.Empty{}, invalid(a.Federation.Revoke(ctx, r.Peer))
 }
 
-// PeerManifest is the MeshPeer file that describes this mesh.
+// PeerManifest returns the MeshPeer file that describes this mesh.
 func (a *Admin) PeerManifest(
 	_ context.Context, r *adminapi.PeerManifestRequest,
 ) (*adminapi.PeerManifestResponse, error) {
@@ -116,7 +116,7 @@ func (a *Admin) PeerManifest(
 	return &adminapi.PeerManifestResponse{YAML: text, Fingerprint: fingerprint}, nil
 }
 
-// PeerList is everything known about one peer, or about all.
+// PeerList returns everything known about one peer or all.
 func (a *Admin) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.PeerListResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -181,7 +181,7 @@ func fingerprints(pem []byte) []string {
 	return out
 }
 
-// PeerCounts adds up what the gateways counted.
+// PeerCounts adds up the gateways' counts.
 func PeerCounts(reports map[string]agentapi.Report) map[string]agentapi.PeerCounts {
 	out := map[string]agentapi.PeerCounts{}
 	for _, r := range reports {
@@ -199,7 +199,7 @@ func PeerCounts(reports map[string]agentapi.Report) map[string]agentapi.PeerCoun
 	return out
 }
 
-// Catalogue is what peers offer, and what of it is imported.
+// Catalogue returns what peers offer and what of it is imported.
 func (a *Admin) Catalogue(_ context.Context, r *adminapi.PeerRequest) (*adminapi.CatalogueResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -232,7 +232,7 @@ func importedAs(p *spine.Published, peer string, s snapshot.OfferedService) []st
 	return out
 }
 
-// Exports is what this mesh offers, to whom, and whether it is ready.
+// Exports returns what this mesh offers, to whom, and whether it is ready.
 func (a *Admin) Exports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.ExportsResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -270,17 +270,17 @@ func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) admin
 			out.State = "no endpoint is ready"
 		}
 	}
-	if found := wrongWith(p, snapshot.KeyOf(fe), "spec.to[",
+	if found := worstFinding(p, snapshot.KeyOf(fe), "spec.to[",
 		n); found != "" {
 		out.State = found
 	}
 	return out
 }
 
-// wrongWith is the worst finding about an object, or about the n-th of a list in it. An object about which there is one
-// works in part or not at all.
-func wrongWith(p *spine.Published, key snapshot.Key, list string, n int) string {
-	for _, f := range p.AllFindings() { // the worst come first
+// worstFinding returns the worst finding about an object, or about the n-th element of a list in it. Such an object
+// works only in part or not at all.
+func worstFinding(p *spine.Published, key snapshot.Key, list string, n int) string {
+	for _, f := range p.AllFindings() { // sorted, the worst first
 		other := strings.HasPrefix(f.Field, list) && !strings.HasPrefix(f.Field, fmt.Sprintf("%s%d]", list, n))
 		if f.Object == key && !other && f.Severity != finding.Info {
 			return f.Message
@@ -289,7 +289,7 @@ func wrongWith(p *spine.Published, key snapshot.Key, list string, n int) string 
 	return ""
 }
 
-// Imports is what this mesh uses of its peers.
+// Imports returns what this mesh imports.
 func (a *Admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.ImportsResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -305,7 +305,7 @@ func (a *Admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 	return resp, nil
 }
 
-// unready says why a peer cannot serve an export now, in its own words; nothing where it can.
+// unready returns why a peer cannot serve an export now, as the peer reports it; "" if it can.
 func (a *Admin) unready(p *spine.Published) func(model.Remote) string {
 	return unready(p, func(peer string) bool { return a.Federation.Health(peer).ClosedThere })
 }
@@ -325,7 +325,7 @@ func unready(p *spine.Published, closedThere func(peer string) bool) func(model.
 	}
 }
 
-// nobodyReady says why no source of an import is ready; nothing if one is.
+// nobodyReady returns why no source of an import is ready; "" if one is.
 func nobodyReady(mesh *model.Mesh, i *model.Import, unready func(model.Remote) string) string {
 	var why []string
 	for _, r := range i.Remotes {
@@ -374,14 +374,14 @@ func importStatus(
 			out.State = s
 		}
 	}
-	if found := wrongWith(p, snapshot.KeyOf(fi), "\x00",
+	if found := worstFinding(p, snapshot.KeyOf(fi), "\x00",
 		0); found != "" {
 		out.State = found
 	}
 	return out
 }
 
-// unknownOffer says that a peer has not told yet what it offers.
+// unknownOffer reports that a peer has not sent its catalogue yet.
 func unknownOffer(p *spine.Published, fi *v1alpha1.FederatedImport) string {
 	for _, f := range fi.Spec.From {
 		if peer := p.Mesh.Peers[f.Peer]; peer != nil && peer.Live && p.Snapshot.Peers[f.Peer].Catalogue == nil {

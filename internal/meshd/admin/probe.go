@@ -14,7 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// PeerProbe sends a synthetic request through both gateways.
+// PeerProbe sends a test request through both gateways.
 func (a *Admin) PeerProbe(ctx context.Context, r *adminapi.PeerProbeRequest) (*adminapi.PeerProbeResponse, error) {
 	p, err := a.now()
 	if err != nil {
@@ -34,7 +34,7 @@ func (a *Admin) PeerProbe(ctx context.Context, r *adminapi.PeerProbeRequest) (*a
 	return resp, invalid(err)
 }
 
-// target is the export that stands behind an import.
+// target returns the export behind an import.
 func target(mesh *model.Mesh, r *adminapi.PeerProbeRequest) (federation.Target, error) {
 	for _, i := range mesh.Imports {
 		if i.Name != r.Import {

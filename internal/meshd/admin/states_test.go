@@ -91,7 +91,7 @@ func TestWrongWithOneLine(t *testing.T) {
 	} {
 		p := &spine.Published{Snapshot: new(snapshot.Snapshot), Findings: tt.findings}
 		for n, want := range tt.want {
-			if got := wrongWith(p, key, "spec.to[", n); got != want {
+			if got := worstFinding(p, key, "spec.to[", n); got != want {
 				t.Errorf("%s: of line %d %q, want %q", name, n, got, want)
 			}
 		}

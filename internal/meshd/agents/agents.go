@@ -1,5 +1,5 @@
-// Package agents serves the agents of nodes and gateways: they join, get certificates, say what runs with them and are
-// told what they need beside Envoy's configuration.
+// Package agents serves the agents of nodes and gateways. They join, get certificates, report what runs on their hosts,
+// and receive what they need besides Envoy's configuration.
 package agents
 
 import (
@@ -29,7 +29,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Authority lets nodes in and issues certificates.
+// Authority admits nodes and issues certificates.
 type Authority interface {
 	Attest(ctx context.Context, token string, csr []byte, from string) (ca.Attestation, error)
 	Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, holder ca.Holder) ([][]byte, error)
@@ -37,7 +37,7 @@ type Authority interface {
 	RootCertificates() []*x509.Certificate
 }
 
-// State is what is kept of nodes and administrators.
+// State is the stored data about nodes and administrators.
 type State interface {
 	Node(ctx context.Context, name string) (state.Node, error)
 	RevokeNode(ctx context.Context, name string, now time.Time) error
@@ -48,7 +48,7 @@ type State interface {
 	Record(context.Context, state.Event) error
 }
 
-// Store takes in what nodes register.
+// Store receives what nodes register.
 type Store interface {
 	Snapshot() *snapshot.Snapshot
 	Nodes() []string
@@ -62,67 +62,67 @@ type Store interface {
 	SetSilentNodes([]snapshot.SilentNode)
 }
 
-// Config of Agents. All fields are needed.
+// Config of Agents. All fields are required.
 type Config struct {
 	TrustDomain spiffe.TrustDomain
 	Authority   Authority
 	State       State
 	Store       Store
 	Standing    *standing.Standing
-	Endings     *standing.Endings
+	Endings     *standing.Pending
 	Door        *door.Door
-	// NodeTTL is the life of a node's own certificate.
+	// NodeTTL is the lifetime of a node's own certificate.
 	NodeTTL time.Duration
-	// Refused records what a node said and may not say. It never waits.
+	// Refused records what a node reported beyond its grant. It must not block.
 	Refused func(state.Event)
-	// Reported is told how a node's Envoys are.
+	// Reported receives the state of a node's Envoys.
 	Reported func(node string, r *agentapi.Report)
-	// Holder names this control plane to others of the mesh; empty: there can be none. Lives says whether another one
-	// does.
+	// Holder is the name of this control plane for others of the mesh; empty if there can be none. Lives reports
+	// whether another one is alive.
 	Holder string
 	Lives  func(holder string) bool
-	// Signed counts certificates.
+	// Signed is called for each issued certificate.
 	Signed func()
 	Log    *slog.Logger
 	Now    func() time.Time
 }
 
-// Agents serves the node and gateway agents.
+// Agents serves the agents of nodes and gateways.
 type Agents struct {
 	Config
 	refusals refusals
-	rations  rations
+	quotas   quotas
 	trials   trials
-	// administrators' certificates of which agents are told; those that ended may be among them
+	// revoked are the revoked administrator certificates that agents are told of. Some may have expired.
 	revoked atomic.Pointer[[]state.Admin]
 
-	mu       sync.Mutex // guards all below
-	briefing *briefing  // nil before there is any
+	mu       sync.Mutex // guards the fields below
+	briefing *briefing  // nil before the first one
 	known    map[string]*agent
-	remote   map[string]remote            // agents that speak to other control planes, by node
-	clashed  map[string][]finding.Finding // by node: those of its workloads that clash, as far as recorded
+	remote   map[string]remote            // agents connected to other control planes, by node
+	clashed  map[string][]finding.Finding // by node: the clashes of its workloads that are already recorded
 }
 
-// New makes Agents that know which administrators were revoked before.
+// New returns Agents that know the revoked administrators.
 func New(ctx context.Context, c Config) (*Agents, error) {
 	a := &Agents{
-		Config: c, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, remote: map[string]remote{},
+		Config: c, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, quotas: quotas{of: map[string]*quota{}},
+		trials: trials{open: map[string]*trialStream{}}, known: map[string]*agent{}, remote: map[string]remote{},
 		clashed: map[string][]finding.Finding{},
 	}
 	return a, a.ReloadAll(ctx)
 }
 
-// Run has the store know which nodes are silent, until ctx ends.
+// Run keeps the store informed of silent nodes until ctx is done.
 func (a *Agents) Run(ctx context.Context) error { return a.watchHeartbeats(ctx) }
 
-// Ask asks a proxy's agent whether its Envoy could live with these resources. A contain.Refusal is Envoy's; any other
-// error says that there is no verdict.
+// Ask asks a proxy's agent whether its Envoy accepts these resources. A contain.Refusal is Envoy's answer; any other
+// error means that there is none.
 func (a *Agents) Ask(ctx context.Context, proxy string, resources []*envoy.Resource) error {
 	return a.trials.try(ctx, proxy, resources)
 }
 
-// node is the caller as the state knows it now: a revoked node is none.
+// node returns the caller's node in the state. A revoked node is an error.
 func (a *Agents) node(ctx context.Context, c door.Caller) (state.Node, error) {
 	if c.Kind != door.Node || c.ID.TrustDomain() != a.TrustDomain {
 		return state.Node{}, status.Errorf(codes.PermissionDenied, "%s is no node of this mesh", c.Actor())
@@ -133,8 +133,8 @@ func (a *Agents) node(ctx context.Context, c door.Caller) (state.Node, error) {
 	return a.Standing.Node(ctx, c.Name, c.Certificate.Generation)
 }
 
-// Identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with
-// a proxy of its own. A node can name no other's.
+// Identify returns the proxy of a discovery stream: the node's, or that of a workload for which this node registered a
+// proxy of its own. A node cannot name another's.
 func (a *Agents) Identify(ctx context.Context) (string, error) {
 	caller, err := door.Of(ctx)
 	if err != nil {
@@ -159,14 +159,14 @@ func (a *Agents) Identify(ctx context.Context) (string, error) {
 		n.Name, asked)
 }
 
-// CanTry says whether a node's agent can be asked.
+// CanTry reports whether a node's agent can be asked.
 func (a *Agents) CanTry(node string) bool {
 	a.trials.mu.Lock()
 	defer a.trials.mu.Unlock()
 	return a.trials.open[node] != nil
 }
 
-// record writes an event of what does not come by one of the door's methods that are recorded.
+// record writes an event that the door does not record itself.
 func (a *Agents) record(ctx context.Context, e state.Event) error {
 	e.Time = a.Now()
 	return a.State.Record(context.WithoutCancel(ctx), e)

@@ -13,20 +13,20 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// briefing is what the agents of one mesh need beside Envoy's configuration.
+// briefing is what the agents of one mesh need besides Envoy's configuration.
 type briefing struct {
 	mesh *model.Mesh
 	*commonBriefing
 }
 
-// commonBriefing is the same for all agents.
+// commonBriefing is the part that all agents share.
 type commonBriefing struct {
 	signing string
 	suffix  string
 	refused []string // suffixes
 }
 
-// newBriefing makes the common part again only when it has changed. Before may be nil.
+// newBriefing rebuilds the common part only if it has changed. before may be nil.
 func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
 	if before != nil && view.SameGlobals(before.mesh, mesh) &&
 		slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
@@ -42,7 +42,7 @@ func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
 	return &briefing{mesh, c}
 }
 
-// of one agent: above all, which names its workloads may resolve.
+// of returns the instructions for one agent, mainly which names its workloads may resolve.
 func (b *briefing) of(node string) *agentapi.Instructions {
 	td := b.mesh.TrustDomain.Name()
 	in := &agentapi.Instructions{
@@ -73,7 +73,7 @@ func (b *briefing) of(node string) *agentapi.Instructions {
 	return in
 }
 
-// plaintextAt are the ports at which a workload takes plaintext.
+// plaintextAt returns the ports at which a workload accepts plaintext.
 func plaintextAt(w *model.Workload) agentapi.Plaintext {
 	p := agentapi.Plaintext{Any: w.Mode != model.Strict}
 	for _, in := range w.Inbound {
@@ -84,13 +84,13 @@ func plaintextAt(w *model.Workload) agentapi.Plaintext {
 	return p
 }
 
-// changed says whether an agent may need to be told something else than by the briefing before.
+// changed reports whether an agent's instructions may differ from those of the previous briefing.
 func (b *briefing) changed(before *briefing, node string) bool {
 	return before == nil || b.commonBriefing != before.commonBriefing || b.mesh.Proxies[node] == nil ||
 		b.mesh.Proxies[node] != before.mesh.Proxies[node]
 }
 
-// signing is the SHA-256 of the root that signs: the first.
+// signing returns the SHA-256 of the signing root, which is the first.
 func signing(roots []byte) string {
 	certs, err := peerrules.ParseRoots(roots)
 	if err != nil {
@@ -99,7 +99,7 @@ func signing(roots []byte) string {
 	return spiffe.Fingerprint(certs[0])
 }
 
-// addHost resolves a service to addresses that the workload can call.
+// addHost resolves a service to the addresses that the workload can use.
 func addHost(hosts map[string][]netip.Addr, w *model.Workload, svc *model.Service) {
 	name := strings.ToLower(svc.Host)
 	if hosts[name] != nil {

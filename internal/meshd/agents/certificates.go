@@ -20,14 +20,14 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Attest trades a join token for a node identity.
+// Attest exchanges a join token for a node identity.
 func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agentapi.AttestResponse, error) {
 	c, err := door.Of(ctx)
 	if err != nil {
 		return nil, err
 	}
 	from, source := c.From(), c.Net()
-	if a.refusals.enough(source) {
+	if a.refusals.exceeded(source) {
 		return nil, status.Error(codes.ResourceExhausted,
 			"too many join tokens from this address were refused: wait a minute")
 	}
@@ -35,7 +35,7 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		return nil, status.Errorf(codes.Unavailable, "nobody can join before what was revoked is written down: %v", err)
 	}
 	at, err := a.Authority.Attest(ctx, r.Token, r.CSR, from)
-	if at.Node != "" { // an earlier generation of the node has ended: what it has open ends
+	if at.Node != "" { // the node's earlier generation has ended, and with it its connections
 		a.Standing.Forget(at.Node)
 		a.Door.RecheckNode(ctx, at.Node)
 	}
@@ -43,7 +43,7 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		a.refusals.count(source)
 		if at.Node != "" {
 			err = errors.Join(err, a.record(ctx, joined(at, from, state.Failed)))
-			// other refusals the state has recorded
+			// the state records all other refusals
 		} else if !errors.Is(err, ca.ErrToken) || errors.Is(err, ca.ErrTokenMalformed) {
 			a.Refused(state.Event{
 				Actor: state.Stranger, From: source.String(), Action: "node join",
@@ -73,7 +73,7 @@ func joined(at ca.Attestation, from, outcome string) state.Event {
 	}
 }
 
-// Sign issues a certificate for the node itself or for a workload that is registered on it, and for no other.
+// Sign issues a certificate for the node itself or for a workload registered on it, and for nothing else.
 func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.SignResponse, error) {
 	caller, err := door.Of(ctx)
 	if err != nil {
@@ -98,7 +98,7 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	ration := a.rations.node(n.Name)
+	ration := a.quotas.node(n.Name)
 	if err := ration.certificate(id.String(), cmp.Or(ttl, a.NodeTTL), a.hosted(n), a.Now()); err != nil {
 		ration.warn.Do(func() {
 			a.Log.Warn("a node asks for more certificates than it needs: is it restarted again and "+
@@ -112,20 +112,20 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	}
 	defer leave()
 	chain, err := a.Authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Node: n.Name, Generation: n.Generation})
-	if errors.Is(err, state.ErrRevoked) { // another control plane knows it already
+	if errors.Is(err, state.ErrRevoked) { // another control plane revoked it
 		return nil, status.Errorf(codes.PermissionDenied, "node %s was revoked, or has joined anew", n.Name)
 	}
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate for %s: %v", id, err)
 	}
 	if _, err := a.node(ctx, caller); err != nil {
-		return nil, err // revoked meanwhile: what was signed does not leave
+		return nil, err // revoked meanwhile, so the certificate is not returned
 	}
 	a.Signed()
 	return &agentapi.SignResponse{Chain: chain, Roots: a.Authority.Roots()}, nil
 }
 
-// hosted returns how many workloads a node has registered; a gateway is one.
+// hosted returns the number of workloads that a node has registered; a gateway counts as one.
 func (a *Agents) hosted(n state.Node) int {
 	if n.Role == snapshot.RoleGateway {
 		return 1

@@ -17,7 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// agent is one agent's standing conversation.
+// agent is the session of one agent.
 type agent struct {
 	name    string
 	stream  uint64 // its number: the newest stays
@@ -30,8 +30,8 @@ type agent struct {
 
 var errTakenOver = errors.New("another stream of this agent took over")
 
-// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent
-// goes, when it comes again, or when its certificate is good no more, even if the agent does not read.
+// Sync receives an agent's reports and sends it instructions. It ends when the agent disconnects, reconnects, or loses
+// the validity of its certificate, even if the agent does not read.
 func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
@@ -51,7 +51,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	if a.rations.node(n.Name).reports.Wait(ctx) != nil {
+	if a.quotas.node(n.Name).reports.Wait(ctx) != nil {
 		return nil
 	}
 	if err := a.take(ctx, caller, n, number, first); err != nil {
@@ -98,7 +98,7 @@ const hearAgain = time.Second
 func (a *Agents) listen(
 	ctx context.Context, caller door.Caller, ag *agent, recv func() (*agentapi.Report, error),
 ) error {
-	ration := a.rations.node(ag.name)
+	ration := a.quotas.node(ag.name)
 	newest := make(chan *agentapi.Report, 1)
 	go func() {
 		defer close(newest)
@@ -179,7 +179,7 @@ func (a *Agents) refusedOf(node string) []string {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, f := range a.clashed[node] { // a node is not told who else is in the mesh: it could ask about every address
+	for _, f := range a.clashed[node] { // a node is not told who owns a name or address, or it could query all of them
 		f.Message = "another workload of the mesh has its name, or an address that it gives; it is not registered"
 		f.Remedy = "correct the node's settings; the control plane's findings say which (isthmus status --findings)"
 		out = append(out, f.String())
@@ -187,7 +187,7 @@ func (a *Agents) refusedOf(node string) []string {
 	return out
 }
 
-// wake has the agent told what it should have. It never blocks.
+// wake makes the agent's current instructions be sent. It never blocks.
 func (ag *agent) wake() {
 	select {
 	case ag.awake <- struct{}{}:
@@ -195,7 +195,7 @@ func (ag *agent) wake() {
 	}
 }
 
-// tell sends instructions whenever they differ from the last.
+// tell sends instructions whenever they have changed.
 func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	var last *agentapi.Instructions
 	for {
@@ -221,7 +221,7 @@ func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 	}
 }
 
-// join makes a stream the agent's only one, unless a newer one is.
+// join makes a stream the agent's only one, unless a newer one exists.
 func (a *Agents) join(n state.Node, stream uint64, r agentapi.Report, cut context.CancelCauseFunc) (*agent, error) {
 	ag := &agent{name: n.Name, stream: stream, report: r, awake: make(chan struct{}, 1), cut: cut}
 	a.mu.Lock()
@@ -233,7 +233,7 @@ func (a *Agents) join(n state.Node, stream uint64, r agentapi.Report, cut contex
 		old.cut(errTakenOver)
 	}
 	a.known[n.Name] = ag
-	if a.briefing != nil { // with mu held: what is published later finds the agent in known
+	if a.briefing != nil { // with mu held: later publications find the agent in known
 		ag.next = a.briefing.of(n.Name)
 	}
 	return ag, nil
@@ -247,7 +247,7 @@ func (a *Agents) leave(ag *agent) {
 	a.mu.Unlock()
 }
 
-// Instruct brings every connected agent what the mesh now means for it.
+// Instruct sends each connected agent its instructions from the new mesh.
 func (a *Agents) Instruct(mesh *model.Mesh) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

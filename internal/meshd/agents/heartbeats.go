@@ -8,36 +8,35 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A node whose agent is not connected is silent: its host may be gone. Agents' connections are watched by the kernel,
-// which ends those of a host that has not answered for three seconds. What a silent node serves is out of use while
-// there is something else; but an agent may be away and its Envoy well, and it may be the control plane that is cut
-// off. So the last endpoint of a service is never taken away (compile), and nodes are out of use only while most others
-// can be heard.
+// A node whose agent is not connected is silent: its host may be down. The kernel closes agents' connections if a host
+// has not answered for three seconds. Endpoints on a silent node are not used while there are others. But an agent may
+// be down while its Envoy works, or the control plane may be the one that is cut off. So the last endpoint of a service
+// is never removed (compile), and silent nodes are avoided only while most nodes are connected.
 const (
 	heartbeatEvery = 250 * time.Millisecond
-	// silentFor is how long an agent may be away, to be started again for example.
+	// silentFor is how long an agent may be disconnected, to restart for example.
 	silentFor = time.Second
-	// firstWord is how long a node may take to connect to a control plane that has just started.
-	firstWord = 30 * time.Second
-	// settling is how long nodes have to come back after most of them were silent at once.
+	// startupGrace is how long nodes may take to connect to a control plane that has just started.
+	startupGrace = 30 * time.Second
+	// settling is how long nodes have to reconnect after most of them were silent at once.
 	settling = 10 * time.Second
 )
 
-// heartbeats knows which nodes are silent.
+// heartbeats tracks which nodes are silent.
 type heartbeats struct {
-	nodes   map[string]heartbeat
-	started time.Time
-	crowd   time.Time // when most nodes that are in use were last silent
+	nodes      map[string]heartbeat
+	started    time.Time
+	mostSilent time.Time // when most nodes in use were last silent
 }
 
-// heartbeat is what is known of one node.
+// heartbeat is the state of one node.
 type heartbeat struct {
-	heard bool      // ever, by this control plane
-	since time.Time // silent since; zero: it is connected
-	out   bool      // of use
+	heard bool      // ever connected to this control plane
+	since time.Time // silent since; zero: connected
+	out   bool      // its endpoints are avoided
 }
 
-// look takes in who is connected now, and says who is out of use, by name.
+// look updates the state from the connected nodes, and returns the nodes to avoid, by name.
 func (h *heartbeats) look(registered []string, connected map[string]bool, now time.Time) []snapshot.SilentNode {
 	next := make(map[string]heartbeat, len(registered))
 	here, missed := 0, 0
@@ -57,7 +56,7 @@ func (h *heartbeats) look(registered []string, connected map[string]bool, now ti
 	}
 	h.nodes = next
 	if missed > here {
-		h.crowd = now
+		h.mostSilent = now
 	}
 	var out []snapshot.SilentNode
 	for _, name := range registered {
@@ -75,10 +74,11 @@ func (h *heartbeats) isGone(b heartbeat, now time.Time) bool {
 	if b.since.IsZero() || now.Sub(b.since) < silentFor {
 		return false
 	}
-	return (b.heard || now.Sub(h.started) >= firstWord) && (h.crowd.IsZero() || now.Sub(h.crowd) >= settling)
+	return (b.heard || now.Sub(h.started) >= startupGrace) &&
+		(h.mostSilent.IsZero() || now.Sub(h.mostSilent) >= settling)
 }
 
-// watchHeartbeats has the store know who is silent, until ctx ends.
+// watchHeartbeats keeps the store informed of silent nodes until ctx is done.
 func (a *Agents) watchHeartbeats(ctx context.Context) error {
 	h := &heartbeats{started: a.Now()}
 	retry.Every(ctx, heartbeatEvery, func(context.Context) {

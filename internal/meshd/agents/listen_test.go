@@ -134,7 +134,7 @@ func converse(t *testing.T, role snapshot.Role) *conversation {
 			}),
 			Reported: func(string, *agentapi.Report) {}, Refused: func(state.Event) {},
 		},
-		rations: rations{of: map[string]*ration{}}, remote: map[string]remote{},
+		quotas: quotas{of: map[string]*quota{}}, remote: map[string]remote{},
 		clashed: map[string][]finding.Finding{},
 	}
 	caller := door.Caller{

@@ -9,14 +9,14 @@ import (
 	"isthmus.dev/isthmus/internal/door"
 )
 
-// Bounds on one message, by what may be in it.
+// Limits on one message, by its content.
 const (
 	maxSmall  = 32 << 10 // names, a token, a certificate request
-	maxReport = 4 << 20  // more than a node with as many workloads as it may have reports
-	maxAsked  = 4 << 20  // the names that an Envoy subscribes to, and the versions that it has
+	maxReport = 4 << 20  // enough for a node with the maximum number of workloads
+	maxAsked  = 4 << 20  // an Envoy's subscriptions and the versions that it has
 )
 
-// Methods are those of agents and of their Envoys.
+// Methods are the methods of agents and their Envoys.
 var Methods = door.Methods{
 	agentapi.Service: {
 		"Attest": {

@@ -7,21 +7,22 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// One address may be refused refusalBurst tokens and then refusalRate a second: each costs a write to the disk.
+// One address may cause refusalBurst refused tokens, and then refusalRate per second, since each costs a write to the
+// disk.
 const (
 	refusalRate  = 2
 	refusalBurst = 200
 	maxRefusers  = 10_000
 )
 
-// refusals hold back addresses from which token after token is refused.
+// refusals limits addresses that send invalid tokens repeatedly.
 type refusals struct {
 	mu   sync.Mutex // guards from
 	from map[netip.Addr]*rate.Limiter
 }
 
-// enough says that an address has been refused too often lately.
-func (r *refusals) enough(a netip.Addr) bool {
+// exceeded reports whether an address has recently been refused too often.
+func (r *refusals) exceeded(a netip.Addr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.from[a]
@@ -34,7 +35,7 @@ func (r *refusals) count(a netip.Addr) {
 	l := r.from[a]
 	if l == nil {
 		if len(r.from) >= maxRefusers {
-			clear(r.from) // so many addresses are an attack that no address stands for
+			clear(r.from) // an attack from so many addresses cannot be limited by address
 		}
 		l = rate.NewLimiter(refusalRate, refusalBurst)
 		r.from[a] = l

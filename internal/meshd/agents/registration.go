@@ -23,10 +23,10 @@ import (
 	"isthmus.dev/isthmus/internal/store"
 )
 
-// maxRecorded is how many refusals of one report are recorded. The findings have them all.
+// maxRecorded limits the recorded refusals of one report. The findings contain all of them.
 const maxRecorded = 10
 
-// take registers what a report on one of a node's streams says, as far as the node's grant goes.
+// take registers the content of a node's report, as far as the node's grant allows.
 func (a *Agents) take(
 	ctx context.Context, caller door.Caller, n state.Node, stream uint64, r *agentapi.Report,
 ) error {
@@ -53,8 +53,8 @@ func (a *Agents) take(
 	return nil
 }
 
-// reached is the address by which the agent of a gateway reaches this control plane, for what peers say too. An address
-// that is good on one link alone is none: an Envoy could not use it.
+// reached returns the address by which a gateway's agent reaches this control plane. It omits link-local addresses,
+// which an Envoy could not use.
 func (a *Agents) reached(caller door.Caller, node string) netip.Addr {
 	if at := caller.At.WithZone(""); at.IsValid() && !at.IsUnspecified() && !at.IsLinkLocalUnicast() {
 		return at
@@ -70,7 +70,7 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace,
 		g.ServiceAccount) {
 		why := fmt.Sprintf("its token does not grant the service account %s", account)
-		a.remember(caller, gatewayOut(n.Name, "ISM0013", "serviceAccount", why))
+		a.remember(caller, gatewayRefused(n.Name, "ISM0013", "serviceAccount", why))
 		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct "+
 			"gateway.serviceAccount in its settings, "+
 			"or empty its stateDir and start it with another token (isthmus token create --role gateway "+
@@ -79,14 +79,14 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	}
 	first, _, _ := a.Store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
-		a.remember(caller, gatewayOut(n.Name, "ISM0241", "addresses", err.Error()))
+		a.remember(caller, gatewayRefused(n.Name, "ISM0241", "addresses", err.Error()))
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
 }
 
-// gatewayOut is what is wrong with a gateway that has no part in the mesh for what it says of itself.
-func gatewayOut(node string, code finding.Code, field, why string) snapshot.Report {
+// gatewayRefused returns the report about a gateway that has no part in the mesh because of what it reports.
+func gatewayRefused(node string, code finding.Code, field, why string) snapshot.Report {
 	return snapshot.Report{Node: node, Refused: []finding.Finding{finding.New(
 		code, kind.Gateway(node), field, why+"; what it reports is refused",
 		"correct its settings, or empty its stateDir and start it with a token that grants what they say: "+
@@ -112,7 +112,8 @@ func (a *Agents) register(
 	return nil
 }
 
-// regrant holds what a node that joins again had registered against its new grant. A gateway says anew where it stands.
+// regrant checks the registration of a node that joins again against its new grant. A gateway must report its addresses
+// again.
 func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	before, said, ok := a.Store.Said(g.Node)
 	if !ok {
@@ -130,7 +131,8 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	return a.register(ctx, stream, snapshot.Node{Name: g.Node, Role: g.Role, Builtin: before.Builtin}, kept, stands)
 }
 
-// reported is what is wrong by a node's report, where it speaks of its own workloads, beside what its grant refuses.
+// reported returns what a node's report says is wrong with its own workloads, together with what its grant does not
+// cover.
 func reported(node string, r *agentapi.Report, refused []finding.Finding) snapshot.Report {
 	hosts := make(map[string]bool, len(r.Workloads))
 	for _, w := range r.Workloads {
@@ -150,7 +152,7 @@ func reported(node string, r *agentapi.Report, refused []finding.Finding) snapsh
 	return out
 }
 
-// remember has the store know what is wrong by a node's report, and records what it had not said before and may not.
+// remember stores what is wrong by a node's report, and records newly reported violations of its grant.
 func (a *Agents) remember(caller door.Caller, r snapshot.Report) {
 	clashes, before := a.Store.Clashes(r.Node), a.Store.Report(r.Node).Refused
 	a.mu.Lock()
@@ -161,19 +163,19 @@ func (a *Agents) remember(caller door.Caller, r snapshot.Report) {
 			a.refuse(caller, r.Node, f.Object.String(), string(f.Code)+": "+f.Message)
 		}
 	}
-	a.clashed[r.Node] = clashes // which the store's snapshots show
+	a.clashed[r.Node] = clashes // the store's snapshots contain these
 	a.mu.Unlock()
 	a.Store.SetReport(r)
 }
 
-// Forgive takes back what is remembered of a node.
+// Forgive forgets the violations of a node.
 func (a *Agents) Forgive(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.clashed, node)
 }
 
-// refuse records what a node said and may not say.
+// refuse records what a node reported beyond its grant.
 func (a *Agents) refuse(caller door.Caller, node, object, why string) {
 	a.Refused(state.Event{
 		Actor: kind.Node(node).String(), From: caller.From(), Action: "node register", Object: object, Detail: why,

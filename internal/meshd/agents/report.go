@@ -10,17 +10,17 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Bounds on what one report may say. An agent that is not ours any more must not cost more than itself.
+// Limits on the content of one report. A compromised agent must not cost more than itself.
 const (
 	maxReason = 1024
 	maxPeers  = 1000
-	// of ports, and of connections, of one workload
+	// ports and connections of one workload
 	maxOutside = 20
-	// a gateway has two addresses inside and two outside
+	// a gateway has at most two inner and two outer addresses
 	maxElsewhere = 4
 )
 
-// bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
+// bound truncates what is only displayed, so that it cannot fill memory, metrics or screens.
 func bound(r *agentapi.Report, role snapshot.Role) {
 	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Truncate(r.Version), finding.Truncate(r.Envoy.Version),
 		finding.Truncate(r.Envoy.LastCrash)

@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Revoke shuts a node out: from now on nothing of it is believed, and what it has open ends. That is so before it is
-// written, and whether or not it can be. unwritten is why a restart would forget it.
+// Revoke revokes a node: its certificates become invalid and its connections are closed. That takes effect before it is
+// written, even if it cannot be. unwritten says why a restart would forget it.
 func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err error) {
 	if err := a.shut(ctx, node); err != nil {
 		return "", err
@@ -23,14 +23,14 @@ func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err
 	unwritten, err = a.Endings.CarryOut(ctx, "revocation of node "+node, func(ctx context.Context) error {
 		return a.State.RevokeNode(ctx, node, now)
 	})
-	err = errors.Join(err, a.shut(ctx, node)) // a generation that had joined just before it was written
+	err = errors.Join(err, a.shut(ctx, node)) // the node may have joined again just before the write
 	a.Standing.Forget(node)
 	a.Log.Warn("node revoked", "node", node)
 	return unwritten, err
 }
 
-// shut ends a node's present generation in memory. A state that cannot be read keeps nobody from shutting out a node
-// that has spoken to this control plane.
+// shut ends a node's current generation in memory. Even if the state cannot be read, a node that has connected to this
+// control plane can be revoked.
 func (a *Agents) shut(ctx context.Context, node string) error {
 	known := a.Standing.EndNode(node) // before the state is asked, which may take long
 	if known {
@@ -54,11 +54,11 @@ func (a *Agents) drop(ctx context.Context, node string) {
 	a.Forgive(node)
 }
 
-// Outlasting returns the identities whose certificates a revoked node still has, beside its own, which is refused by
-// itself.
-func (a *Agents) Outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
+// RemainingCertificates returns the identities for which a revoked node still has certificates that others accept. Its
+// own certificate is refused directly.
+func (a *Agents) RemainingCertificates(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
 	last := map[string]time.Time{}
-	for _, root := range a.Authority.RootCertificates() { // what leads to another is good nowhere
+	for _, root := range a.Authority.RootCertificates() { // certificates under other roots are not accepted
 		uses, err := a.State.CertsUnder(ctx, spiffe.Fingerprint(root), a.Now())
 		if err != nil {
 			return nil, fmt.Errorf("node %s was revoked; which certificates of its workloads "+
@@ -80,7 +80,7 @@ func (a *Agents) Outlasting(ctx context.Context, node string) ([]adminapi.Revoke
 	return out, nil
 }
 
-// ReloadAdmins takes in which administrators' certificates were revoked, before this start or by another control plane.
+// ReloadAdmins loads which administrator certificates were revoked earlier or by another control plane.
 func (a *Agents) ReloadAdmins(ctx context.Context) error {
 	all, err := a.State.Admins(ctx)
 	if err != nil {
@@ -90,7 +90,7 @@ func (a *Agents) ReloadAdmins(ctx context.Context) error {
 	return nil
 }
 
-// TellRevoked has every agent told of administrators' certificates that were revoked.
+// TellRevoked tells all agents of revoked administrator certificates.
 func (a *Agents) TellRevoked(more []state.Admin) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,7 +106,7 @@ func (a *Agents) TellRevoked(more []state.Admin) {
 	}
 }
 
-// revokedAdmins returns the serial numbers of administrators' certificates that were revoked.
+// revokedAdmins returns the serial numbers of revoked administrator certificates.
 func (a *Agents) revokedAdmins() (serials []string) {
 	for _, one := range *a.revoked.Load() {
 		serials = append(serials, one.Serial)

@@ -16,10 +16,10 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// unshareTime is how long the end of a conversation may take to be written; what is left ends with the control plane.
+// unshareTime limits the write about the end of a session. What is left expires with the control plane's lease.
 const unshareTime = 5 * time.Second
 
-// sharedState tells control planes of a mesh what agents said to others.
+// sharedState lets control planes tell each other what agents report.
 type sharedState interface {
 	PutAgent(context.Context, state.Agent) error
 	EndAgent(ctx context.Context, node string, conversation uint64) error
@@ -27,13 +27,13 @@ type sharedState interface {
 	Agents(context.Context) ([]state.Agent, error)
 }
 
-// shared is what control planes tell each other of an agent.
+// shared is what control planes tell each other about an agent.
 type shared struct {
 	Report agentapi.Report `json:"report"`
 	Wrong  snapshot.Report `json:"wrong"`
 }
 
-// remote is an agent that speaks to another control plane.
+// remote is an agent connected to another control plane.
 type remote struct {
 	shared
 	holder string
@@ -96,7 +96,7 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 	*s = sharing{text: text, urgent: urgent, at: a.Now()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.remote, ag.name) // it has left the other one
+	delete(a.remote, ag.name) // it has left the other control plane
 	return nil
 }
 
@@ -127,8 +127,8 @@ func (a *Agents) unshare(ag *agent) {
 	}
 }
 
-// Reload takes in what a node's agent said to another control plane. An agent that speaks to another one has left
-// this one.
+// Reload loads what a node's agent reported to another control plane. An agent that is connected to another one has
+// left this one.
 func (a *Agents) Reload(ctx context.Context, node string) error {
 	if a.Holder == "" {
 		return nil
@@ -143,7 +143,7 @@ func (a *Agents) Reload(ctx context.Context, node string) error {
 	return a.takeIn(one)
 }
 
-// ReloadAll is Reload for all nodes, and for administrators.
+// ReloadAll does so for all nodes, and for administrators.
 func (a *Agents) ReloadAll(ctx context.Context) error {
 	all, err := a.State.Agents(ctx)
 	if err != nil {
@@ -191,7 +191,7 @@ func (a *Agents) takeIn(one state.Agent) error {
 	return nil
 }
 
-// Reports are what agents last said that are connected, to whichever control plane, by node.
+// Reports returns the last reports of all agents that are connected to any control plane, by node.
 func (a *Agents) Reports() map[string]agentapi.Report {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -207,7 +207,7 @@ func (a *Agents) Reports() map[string]agentapi.Report {
 	return out
 }
 
-// report is what a node's agent said last, if it is connected.
+// report returns the last report of a node's agent, if it is connected.
 func (a *Agents) report(node string) (agentapi.Report, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -218,7 +218,7 @@ func (a *Agents) report(node string) (agentapi.Report, bool) {
 	return r.Report, known && a.Lives(r.holder)
 }
 
-// connected are the nodes and gateways whose agents are, to whichever control plane.
+// connected returns the nodes and gateways whose agents are connected to any control plane.
 func (a *Agents) connected() map[string]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

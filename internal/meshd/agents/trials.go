@@ -20,33 +20,33 @@ import (
 )
 
 const (
-	trialPatience = 30 * time.Second // for one verdict; the agent's own is shorter
-	maxTrialPart  = 1 << 20          // bytes of resources in one message, unless a single one has more
-	maxTrialOne   = 2 << 20          // bytes of one resource: base64 of it must fit into the agent's bound on messages
+	trialPatience = 30 * time.Second // for one verdict; the agent's own timeout is shorter
+	maxTrialPart  = 1 << 20          // bytes of resources in one message, unless a single one is larger
+	maxTrialOne   = 2 << 20          // bytes of one resource; its base64 must fit into the agent's limit on messages
 )
 
 var errNoVerdict = errors.New("no verdict came in time")
 
-// trials asks agents whether their Envoys could live with some resources: one question at a time each.
+// trials asks agents whether their Envoys accept some resources, one question at a time per agent.
 type trials struct {
 	mu   sync.Mutex // guards open and last
-	open map[string]*judge
+	open map[string]*trialStream
 	last uint64
 }
 
-// judge is one agent's stream of trials.
-type judge struct {
+// trialStream is one agent's stream of trials.
+type trialStream struct {
 	ask chan question
 	cut context.CancelCauseFunc
 }
 
 type question struct {
 	parts  []*agentapi.Trial
-	answer chan<- error // holds one
+	answer chan<- error // capacity 1
 }
 
-func (t *trials) join(node string, cut context.CancelCauseFunc) *judge {
-	j := &judge{ask: make(chan question), cut: cut}
+func (t *trials) join(node string, cut context.CancelCauseFunc) *trialStream {
+	j := &trialStream{ask: make(chan question), cut: cut}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old := t.open[node]; old != nil {
@@ -56,7 +56,7 @@ func (t *trials) join(node string, cut context.CancelCauseFunc) *judge {
 	return j
 }
 
-func (t *trials) leave(node string, j *judge) {
+func (t *trials) leave(node string, j *trialStream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open[node] == j {
@@ -64,7 +64,7 @@ func (t *trials) leave(node string, j *judge) {
 	}
 }
 
-// try asks a proxy's agent. A contain.Refusal is Envoy's; any other error says that there is no verdict.
+// try asks a proxy's agent. A contain.Refusal is Envoy's answer; any other error means that there is none.
 func (t *trials) try(ctx context.Context, proxy string, resources []*envoy.Resource) error {
 	node, workload, _ := strings.Cut(proxy, "/")
 	t.mu.Lock()
@@ -94,7 +94,7 @@ func (t *trials) try(ctx context.Context, proxy string, resources []*envoy.Resou
 	}
 }
 
-// trialParts are the messages of one trial.
+// trialParts splits one trial into messages.
 func trialParts(id uint64, workload string, resources []*envoy.Resource) ([]*agentapi.Trial, error) {
 	part := &agentapi.Trial{ID: id, Workload: workload}
 	parts, size, whole := []*agentapi.Trial{part}, 0, 0
@@ -113,7 +113,8 @@ func trialParts(id uint64, workload string, resources []*envoy.Resource) ([]*age
 	return parts, nil
 }
 
-// Try is an agent's stream of trials. It ends when the agent goes, comes again, is revoked, or does not answer in time.
+// Try serves an agent's stream of trials. It ends when the agent disconnects, reconnects, is revoked, or does not
+// answer in time.
 func (a *Agents) Try(stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
@@ -137,12 +138,12 @@ func (a *Agents) Try(stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error 
 	}
 }
 
-// judge passes questions to an agent and its verdicts back.
+// trialStream passes questions to an agent and its verdicts back.
 func (a *Agents) judge(
 	ctx context.Context, caller door.Caller, cut context.CancelCauseFunc,
 	stream rpc.Stream[agentapi.Trial, agentapi.Verdict],
 ) error {
-	if _, err := stream.Recv(); err != nil { // it is ready
+	if _, err := stream.Recv(); err != nil { // the agent is ready
 		return nil
 	}
 	j := a.trials.join(caller.Name, cut)
@@ -163,7 +164,7 @@ func (a *Agents) judge(
 					errors.Join(context.Cause(ctx), err))
 				return nil
 			}
-			q.answer <- ruling(caller.Name, v)
+			q.answer <- verdictError(caller.Name, v)
 		}
 	}
 }
@@ -182,19 +183,19 @@ func exchange(stream rpc.Stream[agentapi.Trial, agentapi.Verdict], parts []*agen
 	}
 }
 
-// ruling is a verdict as an error: what an agent says is cut to what can be shown.
-func ruling(node string, v *agentapi.Verdict) error {
+// verdictError converts a verdict to an error. The agent's text is truncated for display.
+func verdictError(node string, v *agentapi.Verdict) error {
 	switch {
 	case v.Failure != "":
 		return fmt.Errorf("try a configuration at %s: %s", node, finding.Truncate(v.Failure))
 	case v.Refusal != "":
-		return contain.Refusal(gist(v.Refusal))
+		return contain.Refusal(mainLine(v.Refusal))
 	}
 	return nil
 }
 
-// gist is the line of Envoy's words that says why.
-func gist(words string) string {
+// mainLine returns the line of Envoy's output that states the reason.
+func mainLine(words string) string {
 	lines := strings.Split(strings.TrimSpace(words[:min(len(words), 8<<10)]), "\n")
 	for _, mark := range []string{
 		"assert failure: ", "error initializing configuration", "std::terminate called", "panic: ",

@@ -53,7 +53,7 @@ func TestGist(t *testing.T) {
 		"signal: aborted: [2026][1][critical][main] [source/exe/terminate_handler.cc:36] std::terminate called! Uncaught EnvoyException: bad":                                     "std::terminate called! Uncaught EnvoyException: bad",
 		"signal: killed:": "signal: killed:",
 	} {
-		if got := gist(words); got != want {
+		if got := mainLine(words); got != want {
 			t.Errorf("of %q: %q, want %q", words, got, want)
 		}
 	}
@@ -61,7 +61,7 @@ func TestGist(t *testing.T) {
 
 func TestTrialOfWhoIsAway(t *testing.T) {
 	t.Parallel()
-	ts := trials{open: map[string]*judge{}}
+	ts := trials{open: map[string]*trialStream{}}
 	err := ts.try(context.Background(), "node-a/default/web", nil)
 	var no contain.Refusal
 	if err == nil || errors.As(err, &no) {

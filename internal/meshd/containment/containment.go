@@ -1,5 +1,5 @@
-// Package containment keeps an Envoy going that cannot live with its configuration: it is brought back, and the objects
-// that are the cause are found and closed there, and nowhere else.
+// Package containment handles proxies whose Envoy crashes on its configuration or rejects it. It puts such a proxy back
+// on a good configuration, finds the objects that cause the failure, and closes them for that proxy only.
 package containment
 
 import (
@@ -21,45 +21,45 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// Bounds on what is written of the quarantines of one node: it has them by its own word, and events are kept for long.
+// Limits on recorded quarantines of one node. They depend on the node's own reports, and events are kept for long.
 const (
-	maxQuarantineEvents = 100                     // at once
-	quarantineRate      = rate.Limit(1.0 / 3_600) // in a second, after that
-	maxQuarantineLines  = 50                      // of the log, for one change
+	maxQuarantineEvents = 100                     // burst
+	quarantineRate      = rate.Limit(1.0 / 3_600) // per second after that
+	maxQuarantineLines  = 50                      // log lines for one change
 )
 
-// recordRates bound what is recorded of one node's quarantines: each of them, and that there are more.
+// recordRates limits the records about one node: single quarantines, and notes that there are more.
 type recordRates struct{ events, more *rate.Limiter }
 
-// State keeps what is in quarantine, and records it.
+// State stores quarantines and records them as events.
 type State interface {
 	Quarantines(context.Context) ([]state.Quarantine, error)
 	ChangeQuarantines(ctx context.Context, begin, end []state.Quarantine) error
 	Record(context.Context, state.Event) error
 }
 
-// Config of a Containment. All fields are needed.
+// Config of a Containment. All fields are required.
 type Config struct {
 	State State
-	// Settled says whether a proxy has acknowledged all that it was told.
+	// Settled reports whether a proxy has acknowledged everything that it was sent.
 	Settled func(proxy string) bool
-	// Try asks a proxy's agent whether its Envoy could live with these resources: a contain.Refusal is why not, any
-	// other error says that there is no verdict.
+	// Try asks a proxy's agent whether its Envoy accepts these resources. A contain.Refusal is Envoy's answer; any
+	// other error means that there is none.
 	Try func(ctx context.Context, proxy string, resources []*envoy.Resource) error
-	// Build makes what a proxy is told, of what its view was compiled from.
+	// Build builds a proxy's resources from its view and the configuration that the view was compiled from.
 	Build func(*view.View, *snapshot.Config) *envoy.Resources
-	// Contained takes in which proxies cannot live with the configuration.
+	// Contained receives the list of contained proxies.
 	Contained func([]snapshot.Contained)
-	// LivedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have
-	// lived with it.
-	LivedAfter time.Duration
-	Log        *slog.Logger
-	Now        func() time.Time
+	// StableAfter is how long a proxy must run after it has acknowledged a whole configuration for that to count as
+	// good.
+	StableAfter time.Duration
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
-// Containment brings a proxy that crashes on its configuration back on the last one that it lived with, finds the
-// objects that it cannot live with, crashing or refusing, and keeps them closed there until they change. What an agent
-// says of its Envoy decides about that Envoy's own configuration and no other.
+// Containment puts a proxy that crashes on its configuration back on its last good one, finds the objects that make it
+// crash or that it rejects, and keeps them closed for it until they change. A report about an Envoy affects only that
+// Envoy's configuration.
 type Containment struct {
 	Config
 	wake    chan struct{} // a search may be due
@@ -69,28 +69,28 @@ type Containment struct {
 	writing sync.Mutex // held while it is written, in order; taken before mu
 	telling sync.Mutex // held while Contained is told, so that the newest comes last; taken before mu
 
-	mu        sync.Mutex // guards all below
+	mu        sync.Mutex // guards the fields below
 	published *compile.Compiled
-	wards     map[string]*ward
+	wards     map[string]*proxyState
 	nodes     map[string]*searchedNode
-	crashes   map[string]map[string]int // by node and proxy, as its agent counts them
-	changed   bool                      // what proxies should be told, since the last plans
+	crashes   map[string]map[string]int // by node and proxy, as counted by its agent
+	changed   bool                      // plans have changed since the last call of Plans
 
 	recorded  map[string]*recordRates // by node
 	unwritten []change                // what is to be kept
 }
 
-// Plan is what a proxy is told otherwise than others.
+// Plan is how a proxy's configuration differs from that of the others.
 type Plan struct {
-	Config *snapshot.Config // an earlier one that it is held on; nil for the newest
-	Closed []snapshot.Key   // all but these
+	Config *snapshot.Config // an earlier one on which it is held; nil for the latest
+	Closed []snapshot.Key   // closed objects
 }
 
-// New makes a Containment with what was in quarantine before.
+// New returns a Containment with the stored quarantines.
 func New(ctx context.Context, cfg Config) (*Containment, error) {
 	c := &Containment{
 		Config: cfg, wake: make(chan struct{}, 1), changes: make(chan struct{}, 1), kept: make(chan struct{}, 1),
-		wards: map[string]*ward{},
+		wards: map[string]*proxyState{},
 		nodes: map[string]*searchedNode{}, crashes: map[string]map[string]int{}, recorded: map[string]*recordRates{},
 	}
 	kept, err := c.State.Quarantines(ctx)
@@ -98,13 +98,13 @@ func New(ctx context.Context, cfg Config) (*Containment, error) {
 		return nil, err
 	}
 	for _, q := range kept {
-		c.ward(q.Proxy).quarantined[q.Object] = q
+		c.proxy(q.Proxy).quarantined[q.Object] = q
 	}
-	c.tell()
+	c.publish()
 	return c, nil
 }
 
-// Reload takes in what another control plane has put into quarantine, or released.
+// Reload loads what another control plane has quarantined or released.
 func (c *Containment) Reload(ctx context.Context) error {
 	c.write(ctx) // which another one does not know of
 	kept, err := c.State.Quarantines(ctx)
@@ -120,7 +120,7 @@ func (c *Containment) Reload(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	for proxy := range now {
-		c.ward(proxy)
+		c.proxy(proxy)
 	}
 	for proxy, w := range c.wards {
 		if maps.Equal(w.quarantined, now[proxy]) {
@@ -133,12 +133,12 @@ func (c *Containment) Reload(ctx context.Context) error {
 		w.pending = true
 	}
 	c.mu.Unlock()
-	c.tell()
+	c.publish()
 	c.again()
 	return nil
 }
 
-// Changed has a value whenever what some proxy is to be told has changed by itself.
+// Changed receives a value when the configuration of some proxy must change.
 func (c *Containment) Changed() <-chan struct{} { return c.changes }
 
 func (c *Containment) again() {
@@ -148,30 +148,30 @@ func (c *Containment) again() {
 	}
 }
 
-// Published notes what is in force now.
+// Published records what is in effect now.
 func (c *Containment) Published(now *compile.Compiled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.published = now
 }
 
-// Lived says whether every proxy has lived with what it was told last.
-func (c *Containment) Lived() bool {
+// AllStable reports whether every proxy's last configuration counts as good.
+func (c *Containment) AllStable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.wards {
-		if w.lived == nil || w.told != nil {
+		if w.lastGood == nil || w.onTrial != nil {
 			return false
 		}
 	}
 	return len(c.wards) > 0
 }
 
-// ward must be called with mu held.
-func (c *Containment) ward(proxy string) *ward {
+// proxy must be called with mu held.
+func (c *Containment) proxy(proxy string) *proxyState {
 	w := c.wards[proxy]
 	if w == nil {
-		w = &ward{quarantined: map[snapshot.Key]state.Quarantine{}}
+		w = &proxyState{quarantined: map[snapshot.Key]state.Quarantine{}}
 		c.wards[proxy] = w
 	}
 	return w
@@ -185,12 +185,11 @@ func (c *Containment) Release(cfg *snapshot.Config) {
 	c.mu.Unlock()
 	if len(released) > 0 {
 		c.keep(nil, released)
-		c.tell()
+		c.publish()
 	}
 }
 
-// Plans says which proxies are told something else than the configuration as it stands, and whether that has changed
-// since the last call.
+// Plans returns the proxies whose configuration differs, and whether the plans have changed since the last call.
 func (c *Containment) Plans() (plans map[string]Plan, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,27 +199,27 @@ func (c *Containment) Plans() (plans map[string]Plan, changed bool) {
 			plans[name] = c.planOf(w)
 		}
 	}
-	few(plans)
+	limitPlans(plans)
 	changed, c.changed = c.changed, false
 	return plans, changed
 }
 
-func (c *Containment) planOf(w *ward) Plan {
+func (c *Containment) planOf(w *proxyState) Plan {
 	if w.held {
-		return Plan{w.lived.config, w.lived.closed}
+		return Plan{w.lastGood.config, w.lastGood.closed}
 	}
 	return Plan{nil, sortedKeys(w.quarantined)}
 }
 
-// ID tells plans apart: each is a mesh that is compiled beside the others.
+// ID identifies equal plans. Each plan is compiled to a mesh of its own.
 func (p Plan) ID() string { return fmt.Sprintf("%p %q", p.Config, p.Closed) }
 
-// maxPlans is how many plans one node has. Its word decides about its own proxies, and must not cost more than that.
+// maxPlans limits the plans of one node. Its reports affect only its own proxies, and must not cost more than that.
 const maxPlans = 4
 
-// few leaves nodes that have too many plans with fewer: what is closed at one of their proxies is closed at all of
-// them, and of earlier configurations only some are told.
-func few(plans map[string]Plan) {
+// limitPlans merges the plans of nodes that have too many: what is closed for one of their proxies is closed for all,
+// and only some earlier configurations are used.
+func limitPlans(plans map[string]Plan) {
 	byNode := map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(plans)) {
 		byNode[model.NodeOfProxy(name)] = append(byNode[model.NodeOfProxy(name)], name)
@@ -254,7 +253,7 @@ func few(plans map[string]Plan) {
 	}
 }
 
-// release ends the quarantine of objects that are gone or say something else. It must be called with mu held.
+// release ends the quarantine of objects that were removed or changed. It must be called with mu held.
 func (c *Containment) release(cfg *snapshot.Config) (released []state.Quarantine) {
 	for _, w := range c.wards {
 		for key, q := range w.quarantined {
@@ -271,40 +270,40 @@ func sortedKeys(m map[snapshot.Key]state.Quarantine) []snapshot.Key {
 	return slices.SortedFunc(maps.Keys(m), snapshot.Key.Compare)
 }
 
-// Told notes what a proxy is told, unless it is held.
-func (c *Containment) Told(proxy string, cfg *snapshot.Config, p Plan, res *envoy.Resources) {
+// Sent records what a proxy is sent, unless it is held.
+func (c *Containment) Sent(proxy string, cfg *snapshot.Config, p Plan, res *envoy.Resources) {
 	id := fingerprint(res)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := c.ward(proxy)
+	w := c.proxy(proxy)
 	if w.held || p.Config != nil {
-		return // or it fell ill since, and is told otherwise in a moment
+		return // or it has failed since, and will be sent something else
 	}
 	w.pending = false
 	switch {
-	case w.lived != nil && w.lived.fingerprint == id:
-		w.told = nil
-	case w.told == nil || w.told.fingerprint != id:
-		w.told = &life{config: cfg, closed: p.Closed, fingerprint: id}
+	case w.lastGood != nil && w.lastGood.fingerprint == id:
+		w.onTrial = nil
+	case w.onTrial == nil || w.onTrial.fingerprint != id:
+		w.onTrial = &sentConfig{config: cfg, closed: p.Closed, fingerprint: id}
 	}
 }
 
-// Stands notes that a configuration means for every proxy what it is told already.
-func (c *Containment) Stands(cfg *snapshot.Config, plans map[string]Plan) {
+// Unchanged records that a configuration gives every proxy what it already has.
+func (c *Containment) Unchanged(cfg *snapshot.Config, plans map[string]Plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, w := range c.wards {
 		p := plans[name]
 		switch {
-		// it may be well with what has changed
-		case w.held && w.stuck != "" && w.stuckAt != cfg && w.ill == "" && !w.searching:
-			w.ill = "it was held on an earlier configuration"
+		// it may accept the changed configuration
+		case w.held && w.stuck != "" && w.stuckAt != cfg && w.failure == "" && !w.searching:
+			w.failure = "it was held on an earlier configuration"
 			c.poke()
 		case w.held, w.pending, p.Config != nil:
-		case w.told != nil:
-			w.told.config, w.told.closed = cfg, p.Closed
-		case w.lived != nil:
-			w.lived.config, w.lived.closed = cfg, p.Closed
+		case w.onTrial != nil:
+			w.onTrial.config, w.onTrial.closed = cfg, p.Closed
+		case w.lastGood != nil:
+			w.lastGood.config, w.lastGood.closed = cfg, p.Closed
 		}
 	}
 }
@@ -323,7 +322,7 @@ func (c *Containment) Retain(known map[string]*model.Proxy) {
 	maps.DeleteFunc(c.nodes, func(name string, n *searchedNode) bool { return known[name] == nil && !n.under })
 	c.mu.Unlock()
 	c.keep(nil, end)
-	c.tell()
+	c.publish()
 }
 
 // keep has what began and ended written down, by Run: nobody waits for a state that is away. What cannot be written is
@@ -380,7 +379,7 @@ func (c *Containment) write(ctx context.Context) {
 	}
 }
 
-// events of a change, as many as each node may have on record. It must be called with mu held.
+// events returns the events of a change, within the limits of each node.
 func (c *Containment) events(action string, qs []state.Quarantine) (out []state.Event) {
 	now := c.Now()
 	for _, q := range qs {

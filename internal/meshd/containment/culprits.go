@@ -18,34 +18,33 @@ import (
 )
 
 const (
-	// wardsEvery is how often proxies are looked at, beside each time that one falls ill.
-	wardsEvery = 500 * time.Millisecond
-	// maxSearches is how many nodes are searched for at once, one proxy of each.
+	// checkEvery is how often proxies are checked, besides each time that one fails.
+	checkEvery = 500 * time.Millisecond
+	// maxSearches limits the concurrent searches, one per node.
 	maxSearches = 4
-	// searchRate bounds the searches for one node, after a burst.
+	// searchRate limits the searches for one node, after a burst.
 	searchRate  = rate.Limit(1.0 / 10)
 	searchBurst = 20
-	// maxSearch bounds one search. After one that took longer than shortSearch, its node waits restFactor times as
-	// long.
+	// maxSearch limits one search. After one longer than shortSearch, its node waits restFactor times as long.
 	maxSearch   = time.Minute
 	shortSearch = 2 * time.Second
 	restFactor  = 4
-	// maxFailures is how often a search may fail before what has changed is closed unseen, retrySearch the pause
-	// between.
+	// maxFailures is how often a search may fail before everything that has changed is closed. retrySearch is the pause
+	// in between.
 	maxFailures = 3
 	retrySearch = 3 * time.Second
 )
 
 var errTooLong = errors.New("no verdict came in time")
 
-// searchedNode is what one node has had of searches. A node that lies costs little more than itself.
+// searchedNode is the search budget of one node. A node that reports false failures costs little more than itself.
 type searchedNode struct {
-	under bool // one is under way
+	under bool // a search is running
 	rate  *rate.Limiter
 	due   time.Time
 }
 
-// Run looks who lives with what, and searches for those who are ill.
+// Run checks which proxies are stable, and searches the culprits of those that have failed.
 func (c *Containment) Run(ctx context.Context) error {
 	forever := context.WithoutCancel(ctx)
 	defer c.write(forever)
@@ -61,7 +60,7 @@ func (c *Containment) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error {
-		tick := time.NewTicker(wardsEvery)
+		tick := time.NewTicker(checkEvery)
 		defer tick.Stop()
 		for {
 			select {
@@ -79,7 +78,7 @@ func (c *Containment) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// poke says that a search may be due. It never blocks.
+// poke signals that a search may be due. It never blocks.
 func (c *Containment) poke() {
 	select {
 	case c.wake <- struct{}{}:
@@ -87,7 +86,7 @@ func (c *Containment) poke() {
 	}
 }
 
-// due marks those whose search begins now: one a node, and first who has had the fewest.
+// due returns the proxies whose search begins now: one per node, starting with nodes that had the fewest.
 func (c *Containment) due(now time.Time) (names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +99,7 @@ func (c *Containment) due(now time.Time) (names []string) {
 	ill := slices.Collect(maps.Keys(c.wards))
 	ill = slices.DeleteFunc(ill, func(name string) bool {
 		w := c.wards[name]
-		return w.ill == "" || w.searching || now.Before(w.due)
+		return w.failure == "" || w.searching || now.Before(w.due)
 	})
 	slices.SortFunc(ill, func(a, b string) int {
 		return cmp.Or(-cmp.Compare(c.node(a).rate.TokensAt(now), c.node(b).rate.TokensAt(now)), cmp.Compare(a, b))
@@ -115,7 +114,7 @@ func (c *Containment) due(now time.Time) (names []string) {
 	return names
 }
 
-// node of a proxy. It must be called with mu held.
+// node returns a proxy's node. It must be called with mu held.
 func (c *Containment) node(proxy string) *searchedNode {
 	name := model.NodeOfProxy(proxy)
 	n := c.nodes[name]
@@ -126,7 +125,7 @@ func (c *Containment) node(proxy string) *searchedNode {
 	return n
 }
 
-// search for the culprits of one proxy, and close them.
+// search finds the culprits for one proxy and closes them.
 func (c *Containment) search(ctx context.Context, proxy string) {
 	began := c.Now()
 	defer func() { c.rest(proxy, began) }()
@@ -138,12 +137,12 @@ func (c *Containment) search(ctx context.Context, proxy string) {
 	}
 	s := &search{
 		proxy: proxy, snap: c.published.Snapshot, compiled: c.published, build: c.Build, try: c.Try,
-		suspects: c.elsewhere(proxy), closed: sortedKeys(w.quarantined),
+		suspects: c.quarantinedElsewhere(proxy), closed: sortedKeys(w.quarantined),
 	}
-	if w.lived != nil {
-		s.lived = w.lived.config
+	if w.lastGood != nil {
+		s.lastGood = w.lastGood.config
 	}
-	why := w.ill
+	why := w.failure
 	c.mu.Unlock()
 	c.Log.Warn("proxy is contained, looking for the cause", "proxy", proxy, "reason", why)
 	limited, cancel := context.WithTimeoutCause(ctx, maxSearch, errTooLong)
@@ -172,8 +171,8 @@ func (c *Containment) rest(proxy string, began time.Time) {
 	c.poke()
 }
 
-// elsewhere are the objects that other proxies could not live with. It must be called with mu held.
-func (c *Containment) elsewhere(proxy string) func(*snapshot.Object) bool {
+// quarantinedElsewhere matches the objects that other proxies rejected. It must be called with mu held.
+func (c *Containment) quarantinedElsewhere(proxy string) func(*snapshot.Object) bool {
 	type content struct {
 		key  snapshot.Key
 		hash string
@@ -192,15 +191,15 @@ func (c *Containment) elsewhere(proxy string) func(*snapshot.Object) bool {
 }
 
 // conclude acts on the outcome of a search.
-func (c *Containment) conclude(w *ward, s *search, out outcome, err error) {
+func (c *Containment) conclude(w *proxyState, s *search, out outcome, err error) {
 	now := c.Now()
-	changes := s.candidates(contain.Changed(s.lived, s.snap.Config))
+	changes := s.candidates(contain.Changed(s.lastGood, s.snap.Config))
 	c.mu.Lock()
-	why, unseen := w.ill, false
+	why, unseen := w.failure, false
 	w.searching = false
 	switch {
 	case errors.Is(err, contain.ErrNoCulprit):
-		w.stuck, w.ill, w.stuckAt = why+": closing every object does not help, "+s.words, "", s.snap.Config
+		w.stuck, w.failure, w.stuckAt = why+": closing every object does not help, "+s.envoyMessage, "", s.snap.Config
 	case err != nil:
 		if w.failures++; w.failures < maxFailures {
 			w.due = now.Add(retrySearch)
@@ -209,21 +208,21 @@ func (c *Containment) conclude(w *ward, s *search, out outcome, err error) {
 		}
 		unseen = true
 		w.stuck = why + ": " + err.Error()
-	case out.lives != "" && out.lives == w.cleared && w.crashed: // for the second time
+	case out.acceptedAs != "" && out.acceptedAs == w.cleared && w.crashed: // for the second time
 		unseen = true
 		w.stuck = why + ", though it finds nothing wrong with its configuration"
-	case out.lives != "":
-		w.cleared, w.ill, w.held, w.stuck = out.lives, "", false, ""
+	case out.acceptedAs != "":
+		w.cleared, w.failure, w.held, w.stuck = out.acceptedAs, "", false, ""
 	}
 	if unseen {
-		w.ill, w.stuckAt = "", s.snap.Config
-		if s.lived != nil && len(changes) > 0 { // one of these it is
-			out = outcome{culprits: changes, words: w.stuck, whole: true}
+		w.failure, w.stuckAt = "", s.snap.Config
+		if s.lastGood != nil && len(changes) > 0 { // one of these must be the cause
+			out = outcome{culprits: changes, envoyMessage: w.stuck, cutShort: true}
 			w.stuck = ""
 		}
 	}
 	if len(out.culprits) > 0 {
-		w.ill, w.stuck, w.held = "", "", false
+		w.failure, w.stuck, w.held = "", "", false
 	}
 	var add []state.Quarantine
 	for _, o := range out.culprits {
@@ -234,25 +233,25 @@ func (c *Containment) conclude(w *ward, s *search, out outcome, err error) {
 		w.quarantined[o.Key] = q
 		add = append(add, q)
 	}
-	if w.ill == "" {
+	if w.failure == "" {
 		w.failures, w.heldCrashes, w.crashed = 0, 0, w.crashed && w.cleared != ""
 	}
-	if w.illAgain != "" {
-		w.ill, w.illAgain = w.illAgain, ""
+	if w.nextFailure != "" {
+		w.failure, w.nextFailure = w.nextFailure, ""
 	}
 	c.changed, w.pending = true, true
 	c.mu.Unlock()
 	c.keep(add, nil)
-	c.tell()
+	c.publish()
 	c.again()
 }
 
 func reasonFor(why string, out outcome) string {
 	reason := why
-	if out.words != "" {
-		reason += " (" + out.words + ")"
+	if out.envoyMessage != "" {
+		reason += " (" + out.envoyMessage + ")"
 	}
-	if out.whole {
+	if out.cutShort {
 		reason += "; it is one of several that may be the cause"
 	}
 	return reason

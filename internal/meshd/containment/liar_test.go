@@ -30,20 +30,20 @@ func lies(node string, n int) (all []state.Quarantine) {
 // proxies it has.
 func TestANodeHasFewPlans(t *testing.T) {
 	t.Parallel()
-	c := &Containment{wards: map[string]*ward{}}
+	c := &Containment{wards: map[string]*proxyState{}}
 	for _, q := range slices.Concat(lies("liar", 100), lies("honest", 3)) {
-		w := c.ward(q.Proxy)
+		w := c.proxy(q.Proxy)
 		w.quarantined[q.Object] = q
 	}
 	for i := range 100 {
-		c.ward(fmt.Sprintf("held/default/w%d", i)).held = true
-		c.ward(fmt.Sprintf("held/default/w%d", i)).lived = &life{config: &snapshot.Config{}}
+		c.proxy(fmt.Sprintf("held/default/w%d", i)).held = true
+		c.proxy(fmt.Sprintf("held/default/w%d", i)).lastGood = &sentConfig{config: &snapshot.Config{}}
 	}
 	plans := map[string]Plan{}
 	for name, w := range c.wards {
 		plans[name] = c.planOf(w)
 	}
-	few(plans)
+	limitPlans(plans)
 	distinct := map[string]map[string]bool{"liar": {}, "honest": {}, "held": {}}
 	for name, p := range plans {
 		distinct[model.NodeOfProxy(name)][p.ID()] = true
@@ -128,7 +128,7 @@ func TestNobodyWaitsForQuarantinesToBeWritten(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- c.Run(ctx) }()
 		for _, q := range lies("gone", 2) {
-			c.ward(q.Proxy).quarantined[q.Object] = q
+			c.proxy(q.Proxy).quarantined[q.Object] = q
 		}
 		c.Retain(nil)
 		synctest.Wait()

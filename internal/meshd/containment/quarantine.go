@@ -9,10 +9,10 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Reason is why an object is closed, as a clause.
+// Reason says why an object is closed, as a clause.
 const Reason = "the proxy's Envoy cannot live with it"
 
-// contained is what there is to know of proxies that cannot live with the configuration, sorted by name.
+// contained lists the contained proxies, sorted by name.
 func (c *Containment) contained() []snapshot.Contained {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -31,23 +31,23 @@ func (c *Containment) contained() []snapshot.Contained {
 	return out
 }
 
-// tell has snapshots say what is contained now.
-func (c *Containment) tell() {
+// publish passes the contained proxies to Config.Contained.
+func (c *Containment) publish() {
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	c.Contained(c.contained())
 }
 
-// Status of one proxy; nil when it is told what everybody is.
+// Status describes the containment of one proxy; nil if there is none.
 func (c *Containment) Status(proxy string) *adminapi.Containment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.wards[proxy]
-	if w == nil || !w.held && w.ill == "" && !w.searching && w.stuck == "" && len(w.quarantined) == 0 {
+	if w == nil || !w.held && w.failure == "" && !w.searching && w.stuck == "" && len(w.quarantined) == 0 {
 		return nil
 	}
 	out := &adminapi.Containment{
-		Held: w.held, Searching: w.searching || w.ill != "", Reason: cmp.Or(w.ill, w.stuck),
+		Held: w.held, Searching: w.searching || w.failure != "", Reason: cmp.Or(w.failure, w.stuck),
 		Quarantined: []adminapi.Quarantined{},
 	}
 	for _, key := range sortedKeys(w.quarantined) {
@@ -58,7 +58,7 @@ func (c *Containment) Status(proxy string) *adminapi.Containment {
 	return out
 }
 
-// Totals are the objects closed somewhere, and the proxies by how they are contained.
+// Totals counts the objects closed at some proxy, and the proxies by kind of containment.
 func (c *Containment) Totals() (objects int, proxies map[string]int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +70,7 @@ func (c *Containment) Totals() (objects int, proxies map[string]int) {
 		switch {
 		case w.held:
 			proxies["held"]++
-		case w.ill != "" || w.searching:
+		case w.failure != "" || w.searching:
 			proxies["searched"]++
 		case len(w.quarantined) > 0:
 			proxies["quarantine"]++

@@ -17,33 +17,33 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// search finds what one proxy cannot live with.
+// search finds the objects that one proxy cannot accept.
 type search struct {
 	proxy string
 	snap  *snapshot.Snapshot
-	// compiled is of the snapshot: what is tried differs from it in a few objects.
+	// compiled is the snapshot's mesh. Trials differ from it in a few objects.
 	compiled *compile.Compiled
 	build    func(*view.View, *snapshot.Config) *envoy.Resources
 	try      func(context.Context, string, []*envoy.Resource) error
-	lived    *snapshot.Config // the last configuration that it lived with; nil when none is known
-	// closed are the objects that are closed there already, suspects those that others could not live with.
+	lastGood *snapshot.Config // its last good configuration; nil if unknown
+	// closed are the objects already closed for this proxy, suspects those that others rejected.
 	closed   []snapshot.Key
 	suspects func(*snapshot.Object) bool
 
-	tried map[string]error // by the fingerprint of what was tried
-	words string           // Envoy's, when it first refused
+	tried        map[string]error // results by fingerprint of the tried configuration
+	envoyMessage string           // Envoy's message when it first rejected something
 }
 
-// outcome of a search.
+// outcome is the result of a search.
 type outcome struct {
-	culprits []*snapshot.Object
-	words    string // Envoy's
-	whole    bool   // the search was cut short: all that may be a culprit is among them
-	lives    string // the fingerprint of the configuration as it is, when Envoy lives with it
+	culprits     []*snapshot.Object
+	envoyMessage string // Envoy's message
+	cutShort     bool   // the search was cut short: culprits holds all that may be one
+	acceptedAs   string // fingerprint of the unchanged configuration, if Envoy accepts it
 }
 
-// run looks for the culprits among what has changed, and, when that is not enough, among all objects. A fault of ours
-// on the way is an error like any other.
+// run searches the culprits among the changed objects and, if that is not enough, among all. A panic on the way is
+// returned as an error.
 func (s *search) run(ctx context.Context) (out outcome, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -51,11 +51,11 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 		}
 	}()
 	s.tried = map[string]error{}
-	lives := func(closed []snapshot.Key) (bool, error) { return s.lives(ctx, closed) }
+	lives := func(closed []snapshot.Key) (bool, error) { return s.accepts(ctx, closed) }
 	if ok, err := lives(nil); err != nil || ok {
-		return outcome{lives: s.fingerprint()}, err
+		return outcome{acceptedAs: s.fingerprint()}, err
 	}
-	candidates := s.candidates(contain.Changed(s.lived, s.snap.Config))
+	candidates := s.candidates(contain.Changed(s.lastGood, s.snap.Config))
 	if known := slices.DeleteFunc(slices.Clone(candidates),
 		func(o *snapshot.Object) bool { return !s.suspects(o) }); len(known) > 0 {
 		if ok, err := lives(contain.Keys(known)); err != nil {
@@ -65,29 +65,29 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 		}
 	}
 	keys, whole, err := contain.Culprits(contain.Keys(candidates), lives)
-	if errors.Is(err, contain.ErrNoCulprit) && s.lived != nil {
+	if errors.Is(err, contain.ErrNoCulprit) && s.lastGood != nil {
 		candidates = s.candidates(contain.Objects(s.snap.Config))
 		keys, whole, err = contain.Culprits(contain.Keys(candidates), lives)
 	}
 	if err != nil {
-		return outcome{words: s.words}, err
+		return outcome{envoyMessage: s.envoyMessage}, err
 	}
 	culprits := slices.DeleteFunc(candidates, func(o *snapshot.Object) bool { return !slices.Contains(keys, o.Key) })
-	return outcome{culprits: culprits, words: s.words, whole: whole}, nil
+	return outcome{culprits: culprits, envoyMessage: s.envoyMessage, cutShort: whole}, nil
 }
 
-// candidates are those objects that are not closed already, whom to blame last.
+// candidates returns the objects that are not closed yet, the most likely culprit last.
 func (s *search) candidates(objects []*snapshot.Object) []*snapshot.Object {
 	out := slices.DeleteFunc(objects, func(o *snapshot.Object) bool { return slices.Contains(s.closed, o.Key) })
 	contain.SortByBlame(s.snap.Config, out)
 	return out
 }
 
-// lives says whether Envoy could live with the configuration when some objects more are closed.
-func (s *search) lives(ctx context.Context, closed []snapshot.Key) (bool, error) {
+// accepts reports whether Envoy accepts the configuration with some more objects closed.
+func (s *search) accepts(ctx context.Context, closed []snapshot.Key) (bool, error) {
 	res, endpoints := s.resources(closed)
 	if res == nil {
-		return true, nil // nothing is said to the proxy
+		return true, nil // the proxy gets no configuration
 	}
 	id := fingerprint(res) + fingerprint(&envoy.Resources{
 		ByType: map[string][]*envoy.Resource{envoy.EndpointType: endpoints},
@@ -105,15 +105,15 @@ func (s *search) lives(ctx context.Context, closed []snapshot.Key) (bool, error)
 	case err == nil:
 		return true, nil
 	case errors.As(err, &no):
-		if s.words == "" {
-			s.words = no.Error()
+		if s.envoyMessage == "" {
+			s.envoyMessage = no.Error()
 		}
 		return false, nil
 	}
 	return false, err
 }
 
-// resources are what the proxy would be told, and the endpoint sets that it may ask for.
+// resources returns what the proxy would be sent, and the endpoint sets that it may request.
 func (s *search) resources(closed []snapshot.Key) (*envoy.Resources, []*envoy.Resource) {
 	snap := *s.snap
 	snap.Config = contain.Close(snap.Config, slices.Concat(s.closed, closed), Reason)
@@ -137,7 +137,7 @@ func endpointsOf(v *view.View, res *envoy.Resources, mesh *model.Mesh) []*envoy.
 	return out
 }
 
-// fingerprint of what the proxy would be told as things are.
+// fingerprint returns the fingerprint of the current configuration.
 func (s *search) fingerprint() string {
 	res, _ := s.resources(nil)
 	return fingerprint(res)
@@ -151,7 +151,7 @@ func flat(res *envoy.Resources, endpoints []*envoy.Resource) []*envoy.Resource {
 	return out
 }
 
-// fingerprint tells configurations of one proxy apart.
+// fingerprint identifies a configuration of one proxy.
 func fingerprint(res *envoy.Resources) string {
 	if res == nil {
 		return ""

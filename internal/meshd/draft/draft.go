@@ -1,4 +1,4 @@
-// Package draft writes the objects that a peering needs, and judges them before anybody has them in a file.
+// Package draft drafts the objects that an import or export needs, and checks them before they are written to a file.
 package draft
 
 import (
@@ -21,7 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// draft is objects as they would be written, and the mesh with and without them.
+// draft is a set of objects, and the mesh with and without them.
 type draft struct {
 	snap    *snapshot.Snapshot
 	written []map[string]any
@@ -35,7 +35,7 @@ func refusedDraft(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
-// object begins one. Its maps hold what JSON can, and nothing else.
+// object returns a new object. Its maps hold only JSON types.
 func object(apiVersion, kind, namespace, name string, spec map[string]any) map[string]any {
 	return map[string]any{
 		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "namespace": namespace},
@@ -50,7 +50,7 @@ func keyOf(o map[string]any) snapshot.Key {
 	return snapshot.Key{Kind: o["kind"].(string), Namespace: meta["namespace"].(string), Name: meta["name"].(string)}
 }
 
-// text is the objects as YAML.
+// text returns the objects as YAML.
 func (d *draft) text() (string, error) {
 	var docs []string
 	for _, o := range d.written {
@@ -63,7 +63,7 @@ func (d *draft) text() (string, error) {
 	return strings.Join(docs, "---\n"), nil
 }
 
-// change puts the objects in the place of those of their names. Findings are what is wrong with reading them.
+// change returns the change that puts the objects in place. findings are errors in decoding them.
 func (d *draft) change() (change snapshot.Change, findings []finding.Finding, err error) {
 	text, err := d.text()
 	if err != nil {
@@ -76,7 +76,7 @@ func (d *draft) change() (change snapshot.Change, findings []finding.Finding, er
 	return change, f.Findings, nil
 }
 
-// without is the snapshot without objects of these names.
+// without returns the snapshot without these objects.
 func without(snap *snapshot.Snapshot, keys ...snapshot.Key) *snapshot.Snapshot {
 	var change snapshot.Change
 	for _, k := range keys {
@@ -91,8 +91,8 @@ func changed(snap *snapshot.Snapshot, change snapshot.Change) *snapshot.Snapshot
 	return &out
 }
 
-// judge asks the gate, and what the objects would bring about. That is among the response; what would keep them from
-// having an effect is an error.
+// judge asks the gate, and compiles the change. The response contains the resulting findings. It returns an error if
+// the objects would have no effect.
 func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	text, err := d.text()
 	if err != nil {
@@ -102,7 +102,7 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	v := gate.Review(d.snap, change, gate.Who{Source: snapshot.SourceFile}) // that is how it would come
+	v := gate.Review(d.snap, change, gate.Who{Source: snapshot.SourceFile}) // as if it came from the folder
 	if len(v.Refused) > 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", v.Findings[0])
 	}
@@ -130,13 +130,13 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	return resp, nil
 }
 
-// sameSpec says that an object stands in both with the same spec.
+// sameSpec reports whether an object has the same spec in both.
 func sameSpec(a, b *snapshot.Config, k snapshot.Key) bool {
 	x, y := a.Objects.Get(k), b.Objects.Get(k)
 	return x != nil && y != nil && specOf(x) == specOf(y)
 }
 
-// specOf is a hash of what an object says beside labels and annotations.
+// specOf returns the hash of an object without labels and annotations.
 func specOf(o *snapshot.Object) snapshot.Hash {
 	bare := o.Value.(runtime.Object).DeepCopyObject().(metav1.Object)
 	bare.SetLabels(nil)
@@ -144,7 +144,7 @@ func specOf(o *snapshot.Object) snapshot.Hash {
 	return snapshot.NewObject(bare, snapshot.Origin{}).Hash
 }
 
-// peerNamed is the peer of a name, or an error that says which may have been meant.
+// peerNamed returns the peer of that name, or an error with suggestions.
 func peerNamed(snap *snapshot.Snapshot, name string) (*v1alpha1.MeshPeer, error) {
 	var names []string
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
@@ -153,18 +153,18 @@ func peerNamed(snap *snapshot.Snapshot, name string) (*v1alpha1.MeshPeer, error)
 		}
 		names = append(names, p.Name)
 	}
-	return nil, notFound("there is no peer %q%s: isthmus peer list shows them", name, meant(name, names))
+	return nil, notFound("there is no peer %q%s: isthmus peer list shows them", name, suggestion(name, names))
 }
 
-// meant is what may have been meant by a name, as a part of a sentence.
-func meant(name string, candidates []string) string {
+// suggestion returns the candidates similar to a name, as part of a sentence.
+func suggestion(name string, candidates []string) string {
 	if near := finding.Nearest(name, candidates); near != "" {
 		return " (did you mean " + near + "?)"
 	}
 	return ""
 }
 
-// list is a list as JSON has it.
+// list converts a list to JSON types.
 func list[T any](values []T) []any {
 	out := []any{}
 	for _, v := range values {

@@ -19,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// exporting is one export being drafted.
+// exporting is an export being drafted.
 type exporting struct {
 	*adminapi.ExportDraftRequest
 	peer    *v1alpha1.MeshPeer
@@ -28,7 +28,7 @@ type exporting struct {
 	callers []string // SPIFFE IDs
 }
 
-// Export makes the objects of an export, the policy that it needs included.
+// Export drafts the objects of an export, including the policy that it needs.
 func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.DraftResponse, error) {
 	mesh, _ := compile.Mesh(snap)
 	if mesh == nil {
@@ -65,7 +65,8 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0])
 	})
 	var note string
-	if !needed && with != nil && e.nobodyYet(with) && snap.Config.Mesh().Spec.DefaultAction != v1alpha1.DefaultAllow {
+	if !needed && with != nil && e.hasNoWorkload(with) &&
+		snap.Config.Mesh().Spec.DefaultAction != v1alpha1.DefaultAllow {
 		needed = true
 		note = "No workload is behind it yet, so that nobody knows whether the policy is needed: drop it where another one admits " +
 			"the peer's callers."
@@ -83,7 +84,7 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 		return nil, err
 	}
 	resp.File = fmt.Sprintf("export-%s-%s-%s.yaml", e.service.ID.Namespace, e.name(), e.peer.Name)
-	if wide := e.wide(http); wide != "" {
+	if wide := e.unrestricted(http); wide != "" {
 		resp.Notes = append(resp.Notes, wide)
 	}
 	if note != "" {
@@ -92,8 +93,8 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 	return resp, nil
 }
 
-// wide says what a draft lets through that names no callers, methods or paths.
-func (e exporting) wide(http bool) string {
+// unrestricted says what a draft admits that names no callers, methods or paths.
+func (e exporting) unrestricted(http bool) string {
 	switch {
 	case !http:
 		return "The whole peer " + e.peer.Name + " may connect: a raw connection carries no caller."
@@ -104,10 +105,10 @@ func (e exporting) wide(http bool) string {
 	return ""
 }
 
-// name is what peers see.
+// name returns the name that peers see.
 func (e exporting) name() string { return cmp.Or(e.As, e.service.ID.Name) }
 
-// set names the endpoints behind it.
+// set identifies its endpoints.
 func (e exporting) set() model.EndpointSet {
 	return model.EndpointSet{Host: e.service.Host, Port: e.port.Number}
 }
@@ -134,8 +135,8 @@ func (e exporting) export(http bool) map[string]any {
 	return object(ownAPI, "FederatedExport", e.service.ID.Namespace, e.name()+"-"+e.peer.Name, spec)
 }
 
-// policy lets into the workloads what the export lets through: the callers by what their peer's gateway asserts, and
-// raw connections by our own gateways, in whose name they come. Nil where it is not known what selects the workloads.
+// policy admits to the workloads what the export admits: callers by the identity that their peer's gateway asserts, and
+// raw connections by the identity of our own gateways. It returns nil if it is unknown what selects the workloads.
 func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) map[string]any {
 	s := snapshot.Named[*corev1.Service](snap.Config.Objects, e.service.ID.Namespace, e.service.ID.Name)
 	if s == nil || len(s.Spec.Selector) == 0 {
@@ -180,12 +181,12 @@ func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) 
 	})
 }
 
-// nobodyYet: no workload serves it that could be asked what it lets in.
-func (e exporting) nobodyYet(mesh *model.Mesh) bool {
+// hasNoWorkload reports whether no workload serves it, so there is no policy to check.
+func (e exporting) hasNoWorkload(mesh *model.Mesh) bool {
 	return len(mesh.Endpoints[e.set()]) == 0
 }
 
-// workloadPorts are those at which the service is served.
+// workloadPorts returns the ports of the workloads that serve it.
 func (e exporting) workloadPorts(mesh *model.Mesh) (out []string) {
 	seen := map[uint16]bool{}
 	for _, ep := range mesh.Endpoints[e.set()] {
@@ -198,8 +199,8 @@ func (e exporting) workloadPorts(mesh *model.Mesh) (out []string) {
 	return out
 }
 
-// callerID is a caller as the peer's gateway asserts it: a SPIFFE ID, or "namespace/account" of the peer's trust
-// domain, where "*" may stand for the account, or alone for everybody.
+// callerID returns the SPIFFE ID of a caller as the peer's gateway asserts it. The caller may be given as a SPIFFE ID,
+// as "namespace/account" of the peer's trust domain, with "*" for the account, or as "*" for everybody.
 func callerID(trustDomain, caller string) string {
 	if strings.HasPrefix(caller, "spiffe://") {
 		return caller
@@ -213,10 +214,10 @@ func callerID(trustDomain, caller string) string {
 	case qualified:
 		return "spiffe://" + trustDomain + "/ns/" + ns + "/sa/" + sa
 	}
-	return caller // refused as any text that is no SPIFFE ID
+	return caller // refused later, like any text that is not a SPIFFE ID
 }
 
-// servicePort finds a port of a service: "name", "namespace/name" or a host, with ":port" where there are several.
+// servicePort finds a service's port by "name", "namespace/name" or host, with ":port" if there are several.
 func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, error) {
 	name, port, hasPort := strings.Cut(asked, ":")
 	var found []*model.Service
@@ -232,7 +233,7 @@ func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, e
 	switch len(found) {
 	case 0:
 		return nil, nil, notFound("there is no service %q%s: isthmus services lists them", name,
-			meant(name, slices.Compact(names)))
+			suggestion(name, slices.Compact(names)))
 	case 1:
 	default:
 		var which []string

@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Import makes the objects of an import, of what the peer offers.
+// Import drafts the objects of an import of a service that the peer offers.
 func Import(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*adminapi.DraftResponse, error) {
 	peer, err := peerNamed(snap, r.Peer)
 	if err != nil {
@@ -62,7 +62,7 @@ func Import(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*adminapi.
 	return resp, nil
 }
 
-// offered is what a peer offers under a name, "name" or "namespace/name".
+// offered finds a peer's offer by "name" or "namespace/name".
 func offered(snap *snapshot.Snapshot, peer, name string) (snapshot.OfferedService, error) {
 	c := snap.Peers[peer].Catalogue
 	if c == nil {
@@ -87,7 +87,7 @@ func offered(snap *snapshot.Snapshot, peer, name string) (snapshot.OfferedServic
 			candidates = all
 		}
 		return snapshot.OfferedService{}, notFound("peer %s offers no %q%s: isthmus catalogue %s lists what it offers",
-			peer, name, meant(name, candidates), peer)
+			peer, name, suggestion(name, candidates), peer)
 	}
 	slices.Sort(all)
 	var which []string

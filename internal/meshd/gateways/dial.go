@@ -15,17 +15,17 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Dialer reaches this mesh's own gateways, as the control plane.
+// Dialer connects to this mesh's own gateways as the control plane.
 type Dialer struct {
 	Authority *ca.Authority
 	Identity  *ca.Source // the control plane's
 	Snapshot  func() *snapshot.Snapshot
-	// Node says why a certificate of a generation is not one of the node's.
+	// Node returns an error if a certificate's generation is not the node's current one.
 	Node func(ctx context.Context, name, generation string) error
 }
 
-// OnlyNode adds to what a server has to prove: that its certificate is one that a node got since it last joined, and
-// was not revoked. Gateways may share a service account, so that of another one is not enough.
+// OnlyNode adds a check to a server's verification: its certificate must belong to the node's current generation.
+// Gateways may share a service account, so the identity alone does not suffice.
 func (d Dialer) OnlyNode(
 	ctx context.Context, node string, verify func(tls.ConnectionState) error,
 ) func(tls.ConnectionState) error {
@@ -37,7 +37,7 @@ func (d Dialer) OnlyNode(
 	}
 }
 
-// Gateways are this mesh's own, as the control plane reaches them.
+// Gateways returns this mesh's gateways as its control plane reaches them.
 func (d Dialer) Gateways() []federation.Gateway {
 	var out []federation.Gateway
 	for _, n := range d.Snapshot().Registry.Nodes {
@@ -53,7 +53,7 @@ func (d Dialer) Gateways() []federation.Gateway {
 	return out
 }
 
-// dial connects to a gateway, as the control plane, asking for a name.
+// dial connects to a gateway with a server name.
 func (d Dialer) dial(ctx context.Context, n snapshot.Node, sni string) (net.Conn, error) {
 	id, err := spiffe.Workload(d.Authority.TrustDomain(), spiffe.SystemNamespace, n.Gateway.ServiceAccount)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package gateways reaches a mesh's own gateways, and knows which of them lead back to the control plane.
+// Package gateways connects to a mesh's own gateways, and monitors whether they lead back to the control plane.
 package gateways
 
 import (
@@ -20,58 +20,59 @@ import (
 )
 
 const (
-	// homeEvery is how often each gateway is asked to lead back here, homeTime how long it may take to.
-	homeEvery = 2 * time.Second
-	homeTime  = 2 * time.Second
-	// enoughFailures in a row, and a gateway counts as silent; one that never answered does so at once.
-	enoughFailures = 2
-	// agentGrace is how long a gateway's agent may be away, to be replaced for example.
+	// probeEvery is how often each gateway is probed, probeTimeout how long it may take.
+	probeEvery   = 2 * time.Second
+	probeTimeout = 2 * time.Second
+	// failureThreshold is the number of consecutive failures after which a gateway counts as silent. One that never
+	// answered counts at once.
+	failureThreshold = 2
+	// agentGrace is how long a gateway's agent may be disconnected, to be replaced for example.
 	agentGrace = 5 * time.Second
-	// readyTime is how long peering waits for a gateway that leads here: it may have joined a moment ago.
+	// readyTime is how long a peering waits for a gateway that leads here, since it may have joined just now.
 	readyTime  = 5 * time.Second
 	readyRetry = 200 * time.Millisecond
 )
 
-// Config of a Watch. All fields are needed.
+// Config of a Watch. All fields are required.
 type Config struct {
-	// Dialer reaches gateways.
+	// Dialer connects to gateways.
 	Dialer Dialer
-	// Home has a gateway lead back to this control plane: nil, or what is in the way.
+	// Home checks that a gateway leads back to this control plane.
 	Home func(context.Context, federation.Gateway) error
-	// Reports are what connected agents last said, by node.
+	// Reports returns the last reports of connected agents, by node.
 	Reports func() map[string]agentapi.Report
-	// SetSilent takes in which gateways are silent, sorted.
+	// SetSilent receives the silent gateways, sorted.
 	SetSilent func([]string)
 	Now       func() time.Time
 }
 
-// Watch knows which of the mesh's own gateways answer, and lead back to this control plane.
+// Watch monitors which of the mesh's gateways answer and lead back to this control plane.
 type Watch struct {
 	Config
 
-	mu    sync.Mutex // guards roads
-	roads map[string]road
+	mu     sync.Mutex // guards states
+	states map[string]gatewayState
 }
 
-// road is what is known of a gateway.
-type road struct {
+// gatewayState is the state of one gateway.
+type gatewayState struct {
 	answered bool      // ever
-	failures int       // in a row, of reaching it
-	away     time.Time // since when its agent is; zero: it is connected
+	failures int       // consecutive failures to connect
+	away     time.Time // since when its agent is disconnected; zero: connected
 }
 
-// New makes a Watch.
-func New(c Config) *Watch { return &Watch{Config: c, roads: map[string]road{}} }
+// New returns a Watch.
+func New(c Config) *Watch { return &Watch{Config: c, states: map[string]gatewayState{}} }
 
-// Run asks all gateways again and again, until ctx ends.
+// Run probes all gateways repeatedly until ctx is done.
 func (w *Watch) Run(ctx context.Context) error {
-	retry.Every(ctx, homeEvery, w.look)
+	retry.Every(ctx, probeEvery, w.probeAll)
 	return nil
 }
 
-// look asks each gateway once, all at a time, and has those that are silent known.
-func (w *Watch) look(ctx context.Context) {
-	errs := w.Roads(ctx)
+// probeAll probes all gateways once, in parallel, and publishes the silent ones.
+func (w *Watch) probeAll(ctx context.Context) {
+	errs := w.CheckPaths(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -79,16 +80,16 @@ func (w *Watch) look(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.Now()
-	maps.DeleteFunc(w.roads, func(name string, _ road) bool { _, known := errs[name]; return !known })
+	maps.DeleteFunc(w.states, func(name string, _ gatewayState) bool { _, known := errs[name]; return !known })
 	for name, err := range errs {
 		_, here := connected[name]
-		w.roads[name] = w.roads[name].next(!federation.IsGatewaySilent(err), here, now)
+		w.states[name] = w.states[name].next(!federation.IsGatewaySilent(err), here, now)
 	}
-	w.SetSilent(silent(w.roads, now))
+	w.SetSilent(silent(w.states, now))
 }
 
-// next is what is known after one more look.
-func (r road) next(answers, agentHere bool, now time.Time) road {
+// next returns the state after one more probe.
+func (r gatewayState) next(answers, agentHere bool, now time.Time) gatewayState {
 	if answers {
 		r.answered, r.failures = true, 0
 	} else {
@@ -103,12 +104,12 @@ func (r road) next(answers, agentHere bool, now time.Time) road {
 	return r
 }
 
-// silent are the gateways that nobody should be led to while another is there, sorted.
-func silent(roads map[string]road, now time.Time) []string {
+// silent returns the gateways to avoid while there is another one, sorted.
+func silent(roads map[string]gatewayState, now time.Time) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(roads)) {
 		r := roads[name]
-		if r.failures >= enoughFailures || r.failures > 0 && !r.answered || !r.away.IsZero() &&
+		if r.failures >= failureThreshold || r.failures > 0 && !r.answered || !r.away.IsZero() &&
 			now.Sub(r.away) >= agentGrace {
 			out = append(out, name)
 		}
@@ -116,9 +117,9 @@ func silent(roads map[string]road, now time.Time) []string {
 	return out
 }
 
-// Roads has each gateway lead back here, all at a time: nil, or what is in the way, by gateway.
-func (w *Watch) Roads(ctx context.Context) map[string]error {
-	ctx, cancel := context.WithTimeout(ctx, homeTime)
+// CheckPaths probes all gateways in parallel. It returns nil or an error for each gateway.
+func (w *Watch) CheckPaths(ctx context.Context) map[string]error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var mu sync.Mutex // guards out
 	out := map[string]error{}
@@ -141,18 +142,18 @@ func (w *Watch) Roads(ctx context.Context) map[string]error {
 	return out
 }
 
-// errElsewhere are addresses of a gateway that its host does not have.
+// errElsewhere lists a gateway's addresses that its host does not have.
 type errElsewhere []netip.Addr
 
 func (e errElsewhere) Error() string { return "its host has no address " + listed(e) }
 
-// Ready refuses a peering that cannot come about, because no gateway leads here. Whether there is one at all is asked
+// Ready refuses a peering that cannot work because no gateway leads here. Whether there is a gateway at all is checked
 // elsewhere.
 func (w *Watch) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	for {
-		errs := w.Roads(ctx)
+		errs := w.CheckPaths(ctx)
 		for _, err := range errs {
 			if err == nil {
 				return nil
@@ -173,15 +174,15 @@ func notReady(snap *snapshot.Snapshot, errs map[string]error) error {
 	var all []string
 	for _, n := range snap.Registry.Nodes {
 		if err := errs[n.Name]; err != nil {
-			c := CheckRoad(snap, n, err)
+			c := PathCheck(snap, n, err)
 			all = append(all, fmt.Sprintf("%s %s: %s", c.Name, c.Detail, c.Remedy))
 		}
 	}
 	return fmt.Errorf("no peer's control plane could reach this mesh's: %s (isthmus check)", strings.Join(all, "; "))
 }
 
-// CheckRoad says whether what peers' control planes say can pass a gateway.
-func CheckRoad(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Check {
+// PathCheck returns the result of checking the path for peers' control traffic through a gateway.
+func PathCheck(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Check {
 	c := adminapi.Check{Name: "gateway " + n.Name, State: "ok"}
 	control, inner := listed(snap.ControlOf(n)), listed(n.Gateway.Inner())
 	switch {

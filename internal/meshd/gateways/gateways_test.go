@@ -17,23 +17,23 @@ import (
 func TestCheckRoad(t *testing.T) {
 	n := snapshot.Node{Name: "edge", Gateway: &snapshot.GatewayInfo{InnerAddress: netip.MustParseAddr("10.1.0.2")}}
 	snap := &snapshot.Snapshot{PeeringPort: 15013}
-	if c := CheckRoad(snap, n, errors.New("EOF")); c.State != "failed" ||
+	if c := PathCheck(snap, n, errors.New("EOF")); c.State != "failed" ||
 		!strings.HasPrefix(c.Detail, "does not know where to send what peers say") ||
 		!strings.Contains(c.Remedy, "names: {ips") {
 		t.Errorf("%+v", c)
 	}
 	n.Reached = netip.MustParseAddr("10.1.0.9")
-	if c := CheckRoad(snap, n, errors.New("EOF")); c.State != "failed" ||
+	if c := PathCheck(snap, n, errors.New("EOF")); c.State != "failed" ||
 		c.Detail != "does not reach the control plane at 10.1.0.9:15013: EOF" ||
 		!strings.Contains(c.Remedy, "address translation") {
 		t.Errorf("%+v", c)
 	}
-	if c := CheckRoad(snap, n, errElsewhere{netip.MustParseAddr("192.0.2.9")}); c.State != "failed" ||
+	if c := PathCheck(snap, n, errElsewhere{netip.MustParseAddr("192.0.2.9")}); c.State != "failed" ||
 		c.Detail != "cannot listen for peers: its host has no address 192.0.2.9" ||
 		!strings.Contains(c.Remedy, "gateway.outerAddress") {
 		t.Errorf("%+v", c)
 	}
-	if c := CheckRoad(snap, n, nil); c.State != "ok" || c.Remedy != "" ||
+	if c := PathCheck(snap, n, nil); c.State != "ok" || c.Remedy != "" ||
 		c.Detail != "answers at 10.1.0.2, and reaches the control plane at 10.1.0.9:15013" {
 		t.Errorf("%+v", c)
 	}
@@ -59,7 +59,7 @@ func watch(home func(name string) error, reports map[string]agentapi.Report) *Wa
 func TestRoadOfAGatewayElsewhere(t *testing.T) {
 	w := watch(func(string) error { return nil },
 		map[string]agentapi.Report{"west": {Elsewhere: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}})
-	roads := w.Roads(t.Context())
+	roads := w.CheckPaths(t.Context())
 	if err, known := roads["east"]; !known || err != nil {
 		t.Errorf("east: %v, known: %t", err, known)
 	}
@@ -131,13 +131,13 @@ func TestSilentGateways(t *testing.T) {
 		"agent away from the start":   {[]look{{true, false, 0}, {true, false, 5}}, true},
 		"agent away, then back again": {[]look{{true, false, 0}, {true, false, 9}, {true, true, 10}}, false},
 	} {
-		var r road
+		var r gatewayState
 		at := noon
 		for _, l := range tt.looks {
 			at = noon.Add(l.after * time.Second)
 			r = r.next(l.answers, l.agent, at)
 		}
-		if got := silent(map[string]road{"b": r, "a": {answered: true}}, at); (len(got) == 1 &&
+		if got := silent(map[string]gatewayState{"b": r, "a": {answered: true}}, at); (len(got) == 1 &&
 			got[0] == "b") != tt.want || len(got) > 1 {
 			t.Errorf("%s: silent are %v", name, got)
 		}

@@ -1,5 +1,5 @@
-// Package replicas has several control planes of one mesh act as one: what only one of them may do is done by the one
-// that holds the lease, and each knows what the others say of themselves.
+// Package replicas coordinates several control planes of one mesh: tasks that only one may do are done by the holder of
+// a lease, and each control plane publishes its status for the others.
 package replicas
 
 import (
@@ -19,60 +19,59 @@ import (
 )
 
 const (
-	// leaseTTL is how long a lease lasts that is not renewed, and so how long what a control plane did rests after it
-	// died.
+	// leaseTTL is how long a lease lasts without renewal, and so how long the tasks of a dead control plane wait.
 	leaseTTL = 6 * time.Second
-	// renewEvery is how often leases are renewed, and the others looked at.
+	// renewEvery is how often leases are renewed and the others' status read.
 	renewEvery = 2 * time.Second
-	// sureFor is how long after it asked for a lease a control plane relies on it: less than the lease lasts, since
-	// clocks do not run alike.
+	// sureFor is how long after its request a control plane relies on a lease. It is less than the lease lasts, to
+	// allow for clock drift.
 	sureFor = 4 * time.Second
-	// statusEvery is how often it is looked whether the status has changed.
+	// statusEvery is how often the status is checked for changes.
 	statusEvery = 500 * time.Millisecond
-	// leader is the lease of the control plane that does what only one may do, and prefix that of the leases by which
-	// each says that it lives.
+	// leader is the leader's lease. prefix starts the names of the leases by which each control plane shows that it is
+	// alive.
 	leader = "leader"
 	prefix = "control plane/"
 )
 
-// Status is what a control plane says of itself to the others.
+// Status is what a control plane publishes for the others.
 type Status struct {
-	// Roots are the roots in force, by trust domain: SHA-256 of the PEM, hex.
+	// Roots are the published roots by trust domain: SHA-256 of the PEM, hex.
 	Roots map[string]string `json:"roots,omitempty"`
-	// Lacking are the trust domains whose roots a proxy that is connected has not acknowledged.
+	// Lacking are the trust domains whose roots some connected proxy has not acknowledged.
 	Lacking []string `json:"lacking,omitempty"`
 	// Holders are the proxies that should have the mesh's own roots, while a rotation waits for them.
 	Holders []xds.Holder `json:"holders,omitempty"`
-	// Leads says that it is the one that keeps up with peers, and Peers how that goes, by name.
+	// Leads means that it is the leader. Peers is the leader's state of the exchange with each peer, by name.
 	Leads bool                         `json:"leads,omitempty"`
 	Peers map[string]federation.Health `json:"peers,omitempty"`
 }
 
-// Config of a Member. All fields are needed.
+// Config of a Member. All fields are required.
 type Config struct {
 	State state.Store
-	// Status is what this control plane has to say. It is called often.
+	// Status returns this control plane's status. It is called often.
 	Status func() Status
-	// Changed is called when this control plane has come to lead, or leads no more.
+	// Changed is called when this control plane has become the leader or stopped being it.
 	Changed func()
 	Log     *slog.Logger
 }
 
-// Member is one control plane among those of its mesh.
+// Member is one control plane of a mesh.
 type Member struct {
 	Config
-	// Name tells it from the others, and from itself before a restart.
+	// Name is unique among control planes and restarts.
 	Name   string
 	shared bool
 
-	mu     sync.Mutex        // guards all below
-	own    state.Lease       // by which the others know that this one lives
-	lead   state.Lease       // the last that this one had
-	until  time.Time         // this process may rely on it
-	others map[string]Status // by name; those that live
+	mu     sync.Mutex        // guards the fields below
+	own    state.Lease       // shows the others that this one is alive
+	lead   state.Lease       // the last one that this process held
+	until  time.Time         // how long this process may rely on it
+	others map[string]Status // by name; those that are alive
 }
 
-// New makes a Member, and tells the others.
+// New returns a Member and publishes its status.
 func New(ctx context.Context, c Config) (*Member, error) {
 	m := &Member{Config: c, Name: rand.Text(), shared: c.State.Shared(), others: map[string]Status{}}
 	if !m.shared {
@@ -81,12 +80,11 @@ func New(ctx context.Context, c Config) (*Member, error) {
 	return m, m.renew(ctx, Status{})
 }
 
-// Alone says that there can be no other control plane.
+// Alone reports whether there can be no other control plane.
 func (m *Member) Alone() bool { return !m.shared }
 
-// Leads says whether this control plane is the one that does what only one may do: keep up with peers, take a
-// rotation of the root from step to step, remove what is long past. It is to be written to the store that is
-// returned.
+// Leads reports whether this control plane is the leader, which keeps up with peers, advances root rotations and
+// removes expired data. It must write with the returned store.
 func (m *Member) Leads() (state.Store, bool) {
 	if !m.shared {
 		return m.State, true
@@ -97,7 +95,7 @@ func (m *Member) Leads() (state.Store, bool) {
 	return m.State.Under(l), time.Now().Before(until)
 }
 
-// Leader is what the control plane says that leads, unless it is this one.
+// Leader returns the leader's status, unless this is the leader.
 func (m *Member) Leader() (Status, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,7 +107,7 @@ func (m *Member) Leader() (Status, bool) {
 	return Status{}, false
 }
 
-// Lives says whether a control plane does.
+// Lives reports whether a control plane is alive.
 func (m *Member) Lives(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,7 +115,7 @@ func (m *Member) Lives(name string) bool {
 	return lives || name == m.Name
 }
 
-// Others are what the other control planes that live say, by name.
+// Others returns the status of the other live control planes, by name.
 func (m *Member) Others() map[string]Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,7 +126,7 @@ func (m *Member) Others() map[string]Status {
 	return out
 }
 
-// Run keeps the leases, until ctx ends.
+// Run keeps the leases until ctx is done.
 func (m *Member) Run(ctx context.Context) error {
 	if !m.shared {
 		<-ctx.Done()
@@ -143,7 +141,7 @@ func (m *Member) Run(ctx context.Context) error {
 	for {
 		status := m.Status()
 		brief := status
-		brief.Peers = nil // which changes all the time, and can wait
+		brief.Peers = nil // it changes all the time and can wait
 		now, err := json.Marshal(brief)
 		if err != nil {
 			return err
@@ -165,7 +163,7 @@ func (m *Member) Run(ctx context.Context) error {
 	}
 }
 
-// renew says that this control plane lives, asks for the lead, and looks who else is there.
+// renew renews the own lease, requests the leader's lease, and reads the others'.
 func (m *Member) renew(ctx context.Context, s Status) error {
 	ctx, cancel := context.WithTimeout(ctx, sureFor)
 	defer cancel()
@@ -212,7 +210,7 @@ func (m *Member) renew(ctx context.Context, s Status) error {
 	return nil
 }
 
-// leave gives up what it holds, for others to take at once.
+// leave releases its leases, so that others can take over at once.
 func (m *Member) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
@@ -231,8 +229,8 @@ func (m *Member) leave(ctx context.Context) {
 	}
 }
 
-// Holders joins what this control plane knows of proxies with what the others do: a proxy counts as the one to which
-// it is connected sees it.
+// Holders merges the proxies known here with those of the other control planes. The control plane to which a proxy is
+// connected decides.
 func (m *Member) Holders(here []xds.Holder) []xds.Holder {
 	best := map[string]xds.Holder{}
 	lists := [][]xds.Holder{here}

@@ -1,4 +1,5 @@
-// Package rotation replaces the root of a mesh, step by step, and waits for whoever has not followed.
+// Package rotation drives the replacement of a mesh's root, step by step, and waits for participants that have not
+// followed.
 package rotation
 
 import (
@@ -27,12 +28,12 @@ import (
 
 const (
 	rotationTick = 500 * time.Millisecond
-	// rotationSettle is how long nobody must be waited for before a step is taken: what an agent or an Envoy has just
+	// rotationSettle is how long nobody must be waited for before a step is taken. What an agent or Envoy has just
 	// acknowledged is in use by then.
 	rotationSettle = 3 * time.Second
 	// replacedWithin is how long connected agents take to replace their certificates (node/identity spreads them).
 	replacedWithin = 12 * time.Second
-	// peerGrace is for a peer that fetched the bundle and cannot say whether it is in force: an older version of
+	// peerGrace is for a peer that fetched the bundle but cannot say whether its proxies use it: an older version of
 	// Isthmus.
 	peerGrace = 30 * time.Second
 )
@@ -45,48 +46,48 @@ type Authority interface {
 	Roots() []byte
 }
 
-// State knows who has certificates.
+// State lists the issued certificates.
 type State interface {
 	Nodes(context.Context) ([]state.Node, error)
 	CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
 }
 
-// Config of a Rotator. All fields are needed.
+// Config of a Rotator. All fields are required.
 type Config struct {
 	Authority Authority
 	State     State
 	Snapshot  func() *snapshot.Snapshot
-	// Mesh is what is in force; nil before anything is.
+	// Mesh returns the published mesh; nil if there is none yet.
 	Mesh func() *model.Mesh
-	// Reports are what connected agents last said, by node.
+	// Reports returns the last reports of connected agents, by node.
 	Reports func() map[string]agentapi.Report
-	// Holders are the proxies that should have this mesh's own roots, and Unpublished the control planes that have not
-	// put both roots into force.
+	// Holders returns the proxies that should have this mesh's own roots. Unpublished returns the control planes that
+	// have not published both roots.
 	Holders     func() []xds.Holder
 	Unpublished func(roots []byte) []string
-	// Leads says whether this control plane is the one that takes steps.
+	// Leads reports whether this control plane takes the steps.
 	Leads func() bool
-	// Told is how far a peer is with this mesh's roots.
-	Told func(ctx context.Context, peer string) (federation.BundleDelivery, error)
+	// Delivery is how far a peer is with this mesh's roots.
+	Delivery func(ctx context.Context, peer string) (federation.BundleDelivery, error)
 	Log  *slog.Logger
 	Now  func() time.Time
 }
 
-// Rotator takes a root rotation from step to step. What it needs it looks up anew each time, so that it can begin
-// anywhere.
+// Rotator advances a root rotation. It derives everything from the current state each time, so it can start at any
+// step.
 type Rotator struct {
 	Config
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards the fields below
 	clear   time.Time  // since when nobody is waited for
 	clearOf ca.Step
 	failure string
 }
 
-// New makes a Rotator.
+// New returns a Rotator.
 func New(c Config) *Rotator { return &Rotator{Config: c} }
 
-// Run looks again and again, until ctx ends.
+// Run checks repeatedly until ctx is done.
 func (r *Rotator) Run(ctx context.Context) error {
 	retry.Every(ctx, rotationTick, func(ctx context.Context) {
 		if rot := r.Authority.Rotation(); rot.InProgress() && r.Leads() {
@@ -96,7 +97,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	return nil
 }
 
-// look takes the next step when nobody has been waited for since a while.
+// look takes the next step if nobody has been waited for for a while.
 func (r *Rotator) look(ctx context.Context, rot ca.Rotation) {
 	waits, err := r.Waits(ctx, rot)
 	if err == nil && r.settled(rot.Step, len(waits) == 0, r.Now()) {
@@ -108,7 +109,7 @@ func (r *Rotator) look(ctx context.Context, rot ca.Rotation) {
 	r.failure = ""
 	if err != nil && ctx.Err() == nil {
 		r.failure = err.Error()
-		if before != r.failure { // it is tried again all the time
+		if before != r.failure { // log once: it is retried all the time
 			r.Log.Error("root rotation does not go on", "step", string(rot.Step), "error", err)
 		}
 	}
@@ -147,7 +148,7 @@ func (r *Rotator) Force(ctx context.Context) error {
 	return err
 }
 
-// Waits are those for whom the present step waits.
+// Waits returns the participants for whom the current step waits.
 func (r *Rotator) Waits(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait, error) {
 	switch rot.Step {
 	case ca.Prepared:
@@ -166,7 +167,7 @@ func (r *Rotator) Waits(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait
 	return nil, nil
 }
 
-// undistributed are those who do not trust both roots yet.
+// undistributed returns those that do not trust both roots yet.
 func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait, error) {
 	mesh := r.Mesh()
 	td := r.Authority.TrustDomain().Name()
@@ -186,7 +187,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	}
 	holders := slices.DeleteFunc(r.Holders(), func(h xds.Holder) bool {
 		proxy := mesh.Proxies[h.Proxy]
-		// a node whose Envoys are its workloads'
+		// a node whose workloads all have their own Envoy
 		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0
 	})
 	waits = append(waits, untrusting(rot, nodes, r.Reports(), holders)...)
@@ -202,7 +203,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 		if !verdicts[mp.Name].Control {
 			continue // nothing passes
 		}
-		told, err := r.Told(ctx, mp.Name)
+		told, err := r.Delivery(ctx, mp.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +214,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	return waits, nil
 }
 
-// peerLacks is why a peer is waited for, empty when it is not.
+// peerLacks returns why a peer is waited for, or "".
 func peerLacks(t federation.BundleDelivery, now time.Time) string {
 	switch {
 	case t.InForce:
@@ -232,7 +233,7 @@ func peerLacks(t federation.BundleDelivery, now time.Time) string {
 	return "has fetched the new bundle; its gateways have not all acknowledged it"
 }
 
-// untrusting are the nodes whose agent or Envoys do not trust both roots yet.
+// untrusting returns the nodes whose agent or Envoys do not trust both roots yet.
 func untrusting(
 	rot ca.Rotation, nodes []state.Node, reports map[string]agentapi.Report, holders []xds.Holder,
 ) []adminapi.CAWait {
@@ -261,7 +262,7 @@ func untrusting(
 	return waits
 }
 
-// holderLacks is why an Envoy is waited for, empty when it is not.
+// holderLacks returns why an Envoy is waited for, or "".
 func holderLacks(h xds.Holder) string {
 	switch {
 	case !h.Connected:
@@ -274,7 +275,7 @@ func holderLacks(h xds.Holder) string {
 	return ""
 }
 
-// undrained are those who still have certificates under the old root.
+// undrained returns those that still have certificates under the old root.
 func undrained(
 	rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report, now time.Time,
 ) []adminapi.CAWait {
@@ -284,7 +285,7 @@ func undrained(
 			continue
 		}
 		if report, connected := reports[n.Name]; connected {
-			if old, until := Under(rot, report.Certs, now); len(old) > 0 {
+			if old, until := IssuedUnder(rot, report.Certs, now); len(old) > 0 {
 				waits = append(waits, adminapi.CAWait{
 					What: string(n.Role), Name: n.Name,
 					Why:   "replaces its certificates: " + strings.Join(old, " "),
@@ -316,9 +317,9 @@ func undrained(
 	return waits
 }
 
-// Under are the names of certificates that stand and lead to the old root, and when the last of them ends. One that
-// leads to a root of an earlier time is good nowhere, and need not be waited for.
-func Under(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []string, until time.Time) {
+// IssuedUnder returns the names of valid certificates under the old root, and when the last of them expires.
+// Certificates under even older roots are not accepted anywhere and are not waited for.
+func IssuedUnder(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []string, until time.Time) {
 	for _, c := range certs {
 		if c.Root == rot.Old && now.Before(c.NotAfter) {
 			ids = append(ids, c.SPIFFEID)
@@ -347,7 +348,7 @@ func (r *Rotator) Failure() string {
 	return r.failure
 }
 
-// Expected is when a step ends at the latest.
+// Expected returns when a step ends at the latest.
 func Expected(rot ca.Rotation, waits []adminapi.CAWait) (end time.Time) {
 	if !rot.InProgress() {
 		return end

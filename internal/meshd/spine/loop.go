@@ -1,5 +1,5 @@
-// Package spine is the one line that does the work: each snapshot is compiled, cut to what each proxy may know, built
-// and published.
+// Package spine runs the control plane's pipeline: each snapshot is compiled, reduced to what each proxy may know,
+// built and published.
 package spine
 
 import (
@@ -24,20 +24,20 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// What a command or a registry change may be coalesced into: the first of a burst is served at once, the rest together.
+// Coalescing of changes: the first of a burst is processed at once, the rest together.
 const (
 	minPause = 5 * time.Millisecond
 	maxPause = 500 * time.Millisecond
 )
 
-// Source is where snapshots come from.
+// Source provides snapshots.
 type Source interface {
 	Snapshot() *snapshot.Snapshot
 	Changed() <-chan struct{}
 	Settle(context.Context) error
 }
 
-// Proxies are told what differs from what they have.
+// Proxies receive the differences to what they have.
 type Proxies interface {
 	Known() []string
 	Forget(proxy string)
@@ -45,23 +45,23 @@ type Proxies interface {
 	PublishEndpoints(changed map[string]*envoy.Resource)
 }
 
-// Agents are told what they need beside Envoy's configuration.
+// Agents receive what they need besides Envoy's configuration.
 type Agents interface {
 	Instruct(*model.Mesh)
 }
 
-// Config of a Loop. Every field without a default is needed.
+// Config of a Loop. Fields without a default are required.
 type Config struct {
 	Source      Source
 	Proxies     Proxies
 	Agents      Agents
 	Containment *containment.Containment
-	// Wake is called when peers may have to be told something new.
+	// Wake is called when there may be something new for peers.
 	Wake func()
-	// Applied is called with how long a snapshot took, Built with how many proxies' configuration was made anew.
+	// Applied is called with the processing time of a snapshot, Built with the number of rebuilt proxies.
 	Applied func(time.Duration)
 	Built   func(proxies int)
-	// Compile and Build are the steps of the spine. Default: compile.Next and envoy.Build.
+	// Compile and Build are steps of the pipeline. Default: compile.Next and envoy.Build.
 	Compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
 	Build   func(*view.View, *snapshot.Config) *envoy.Resources
 	Log     *slog.Logger
@@ -84,7 +84,7 @@ type Loop struct {
 	failed     map[string]finding.Finding   // proxies whose configuration could not be built, and why
 }
 
-// New makes a Loop. Nothing is published before Run.
+// New returns a Loop. It publishes nothing before Run.
 func New(c Config) *Loop {
 	if c.Compile == nil {
 		c.Compile = compile.Next
@@ -97,7 +97,7 @@ func New(c Config) *Loop {
 	}
 }
 
-// Published is what is in force; nil before anything is.
+// Published returns what is in effect; nil if there is nothing yet.
 func (l *Loop) Published() *Published { return l.published.Load() }
 
 // again asks for the spine to be run again, though nothing is known anew. It never blocks.
@@ -108,7 +108,7 @@ func (l *Loop) again() {
 	}
 }
 
-// Run publishes each snapshot, until ctx ends.
+// Run publishes each snapshot until ctx is done.
 func (l *Loop) Run(ctx context.Context) error {
 	for {
 		select {
@@ -177,11 +177,11 @@ func (l *Loop) apply() {
 	changed := l.publishEndpoints(before)
 	if before != nil && l.compiled.OnlyEndpoints && !replanned {
 		l.publishOwn(changed, mesh)
-		l.Containment.Stands(snap.Config, plans)
+		l.Containment.Unchanged(snap.Config, plans)
 		if !sameReadiness(before.Mesh, mesh) {
 			l.Wake()
 		}
-		return // nobody is told anything else
+		return // nobody gets anything new
 	}
 	failed := l.failed
 	l.publishProxies(before, snap, plans)
@@ -189,7 +189,7 @@ func (l *Loop) apply() {
 		l.published.Store(now.with(l.findings()))
 	}
 	l.publishOwn(changed, mesh)
-	l.Containment.Stands(snap.Config, plans)
+	l.Containment.Unchanged(snap.Config, plans)
 	l.Agents.Instruct(mesh)
 	l.Wake()
 }
@@ -205,7 +205,7 @@ func (l *Loop) findings() []finding.Finding {
 
 func (l *Loop) faults() []finding.Finding { return slices.Collect(maps.Values(l.failed)) }
 
-// report logs findings that were not there before.
+// report logs new findings.
 func (l *Loop) report(before *Published, findings []finding.Finding) {
 	known := map[finding.Finding]bool{}
 	if before != nil {
@@ -223,7 +223,7 @@ func (l *Loop) report(before *Published, findings []finding.Finding) {
 	}
 }
 
-// publishEndpoints sends the endpoint sets that changed, to those who subscribe to them and nobody else.
+// publishEndpoints sends changed endpoint sets to their subscribers.
 func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
 	var was *compile.Compiled
 	if before != nil {
@@ -232,7 +232,7 @@ func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
 	sets := l.compiled.ChangedEndpoints(was)
 	changed := make(map[string]*envoy.Resource, len(sets))
 	for _, set := range sets {
-		changed[envoy.SetName(set)] = nil // gone
+		changed[envoy.SetName(set)] = nil // removed
 		if eps, ok := l.compiled.Mesh.Endpoints[set]; ok {
 			changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
 		}
@@ -243,7 +243,7 @@ func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
 	return sets
 }
 
-// publishProxies rebuilds what those proxies are told whose view changed.
+// publishProxies rebuilds the proxies whose view has changed.
 func (l *Loop) publishProxies(
 	before *Published, snap *snapshot.Snapshot, plans map[string]containment.Plan,
 ) {
@@ -279,9 +279,8 @@ func (l *Loop) publishProxies(
 	l.Built(built)
 }
 
-// publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's
-// alone: it goes on with what it has. replanned says that containment may wait to hear what the proxy is told, new or
-// not.
+// publishProxy rebuilds one proxy and reports whether its resources changed. A panic affects only that proxy, which
+// keeps what it has. replanned means that containment may need to know what the proxy is sent, changed or not.
 func (l *Loop) publishProxy(
 	name string, snap *snapshot.Snapshot, plan containment.Plan, replanned bool, contained map[string]*compile.Compiled,
 ) (news bool, fault any) {
@@ -307,7 +306,7 @@ func (l *Loop) publishProxy(
 		return false, nil
 	}
 	res := l.Build(v, c.Snapshot.Config)
-	l.Containment.Told(name, snap.Config, plan, res)
+	l.Containment.Sent(name, snap.Config, plan, res)
 	if equal {
 		return false, nil
 	}

@@ -6,11 +6,11 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// ownSets are the proxies that have a form of their own of an endpoint set, by its shared form.
+// ownSets records the proxies that have their own form of an endpoint set, by its shared form.
 type ownSets map[model.EndpointSet]map[string]bool
 
-// replace takes out the sets of a proxy's former view and puts in those of its next one. Either may be nil. It returns
-// what has changed, by name; nil for what is gone.
+// replace replaces the sets of a proxy's previous view by those of its next one. Either may be nil. It returns the
+// changed sets by name; nil for removed ones.
 func (o ownSets) replace(before, next *view.View, mesh *model.Mesh) map[string]*envoy.Resource {
 	changed := map[string]*envoy.Resource{}
 	for _, set := range ownOf(before) {
@@ -42,7 +42,7 @@ func ownOf(v *view.View) (out []model.EndpointSet) {
 	return out
 }
 
-// publishOwn sends proxies their own forms of endpoint sets that changed.
+// publishOwn sends proxies their own forms of changed endpoint sets.
 func (l *Loop) publishOwn(sets []model.EndpointSet, mesh *model.Mesh) {
 	changed := map[string]*envoy.Resource{}
 	for _, set := range sets {

@@ -12,21 +12,21 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Published is what is in force: a snapshot, what it means and what is wrong with it. It does not change.
+// Published is what is in effect: a snapshot, the compiled mesh and the findings. It is immutable.
 type Published struct {
 	Snapshot   *snapshot.Snapshot
 	Mesh       *model.Mesh
-	Findings   []finding.Finding // sorted; those of a newer snapshot where that cannot be put in force
-	Generation uint64            // counts what was published
+	Findings   []finding.Finding // sorted
+	Generation uint64            // counts publications
 
-	compiled *compile.Compiled // of which Mesh is
+	compiled *compile.Compiled // contains Mesh
 
-	once  sync.Once // guards what follows
+	once  sync.Once // guards the fields below
 	shown []finding.Finding
 }
 
-// AllFindings are Findings and those that are worked out for the first who asks: what policies name and nobody is, and
-// what of exports and imports cannot succeed.
+// AllFindings returns Findings and those that are computed on first request: unmatched names in policies, and imports
+// and exports that cannot work.
 func (p *Published) AllFindings() []finding.Finding {
 	p.once.Do(func() {
 		p.shown = compile.Report(p.Findings, p.Snapshot, p.Mesh)
@@ -34,15 +34,15 @@ func (p *Published) AllFindings() []finding.Finding {
 	return p.shown
 }
 
-// with is the same with other findings.
+// with returns a copy with other findings.
 func (p *Published) with(findings []finding.Finding) *Published {
 	return &Published{
 		Snapshot: p.Snapshot, Mesh: p.Mesh, Findings: findings, Generation: p.Generation, compiled: p.compiled,
 	}
 }
 
-// Export says whether a name is exported to a peer, and whether an endpoint of the service is ready. Nil publishes
-// nothing.
+// Export reports whether a name is exported to a peer, and whether the service has a ready endpoint. A nil Published
+// exports nothing.
 func (p *Published) Export(peer, sni string) (exported, ready bool) {
 	if p == nil {
 		return false, false
@@ -55,7 +55,7 @@ func (p *Published) Export(peer, sni string) (exported, ready bool) {
 	return false, false
 }
 
-// Unready are the services offered to a peer of which no endpoint is ready, sorted.
+// Unready returns the services offered to a peer that have no ready endpoint, sorted.
 func (p *Published) Unready(peer string) (out []snapshot.OfferedName) {
 	if p == nil {
 		return nil
@@ -69,7 +69,7 @@ func (p *Published) Unready(peer string) (out []snapshot.OfferedName) {
 	return out[:min(len(out), peerrules.MaxOffered)]
 }
 
-// InEffect leaves what a peer could call. What was written a moment ago and is not in force yet comes with it.
+// InEffect returns the services that a peer could call, plus those written so recently that they are not in effect yet.
 func (p *Published) InEffect(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
 	if p == nil {
 		return written
@@ -82,7 +82,7 @@ func (p *Published) InEffect(peer string, written []snapshot.OfferedService) []s
 	})
 }
 
-// HasRoots says whether it has a peer's roots as they are in a newer snapshot.
+// HasRoots reports whether it has a peer's roots as in a newer snapshot.
 func (p *Published) HasRoots(trustDomain string, newest *snapshot.Snapshot) bool {
 	if p == nil || p.Mesh.Roots[trustDomain] == nil {
 		return false
@@ -96,8 +96,8 @@ func (p *Published) HasRoots(trustDomain string, newest *snapshot.Snapshot) bool
 	return true
 }
 
-// sameReadiness says that of each export it is true in both meshes, or in neither, that an endpoint is ready. The
-// exports are the same in both.
+// sameReadiness reports whether each export has a ready endpoint in both meshes or in neither. Both have the same
+// exports.
 func sameReadiness(before, now *model.Mesh) bool {
 	return !slices.ContainsFunc(now.Exports, func(e *model.Export) bool { return before.IsReady(e) != now.IsReady(e) })
 }

@@ -20,9 +20,9 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
-// workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer
-// holds inline; this mesh's own roots are not known.
+// Render shows offline what the control plane would send to a proxy, for a folder of configuration and the workloads in
+// registry. Without a proxy it shows the folder's findings. Peers are trusted by the roots in their MeshPeer; this
+// mesh's own roots are unknown.
 func Render(
 	dir string, registry *snapshot.Registry, proxy string,
 ) ([]adminapi.ProxyResource, []finding.Finding, error) {
@@ -43,7 +43,7 @@ func Render(
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
 	}
-	addresses := vip.TableOf(nil) // as a control plane with an empty state would give them
+	addresses := vip.TableOf(nil) // as assigned by a control plane with an empty state
 	chosen, _ := addresses.Choose(cfg.Hosts(), snap.Time)
 	snap.VIPs = addresses.With(chosen).InUse()
 	compiled := compile.Next(nil, snap)
@@ -70,7 +70,7 @@ func nodeNames(r *snapshot.Registry) string {
 	return strings.Join(names, ", ")
 }
 
-// describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.
+// describe lists what a proxy is sent, including endpoint sets, in the order of sending.
 func describe(v *view.View, endpoints map[model.EndpointSet][]model.Endpoint) ([]adminapi.ProxyResource, error) {
 	var out []adminapi.ProxyResource
 	res := envoy.Build(v)
@@ -92,7 +92,7 @@ func describe(v *view.View, endpoints map[model.EndpointSet][]model.Endpoint) ([
 	return out, nil
 }
 
-// Show is a resource for display.
+// Show converts a resource for display.
 func Show(r *envoy.Resource) (adminapi.ProxyResource, error) {
 	config, err := r.Config()
 	if err != nil {

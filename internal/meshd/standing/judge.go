@@ -9,9 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/door"
 )
 
-// Judge says why the certificate that a caller showed is not good now: it has ended, its root is withdrawn, or whom it
-// was issued to was revoked. A handshake says only what was so then: each call is judged, and what stays open again and
-// again.
+// Judge returns why a caller's certificate is not valid now: it has expired, its root was withdrawn, or its owner was
+// revoked. A handshake checks only the state at its time, so each call is judged, and open connections repeatedly.
 func (s *Standing) Judge(ctx context.Context, c door.Caller) error {
 	switch {
 	case c.Certificate == nil:

@@ -1,4 +1,5 @@
-// Package standing knows whom the control plane believes now, and has revocations written that are in force already.
+// Package standing caches which certificates the control plane accepts now, and stores revocations that are already in
+// effect.
 package standing
 
 import (
@@ -17,41 +18,41 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// State has nodes and administrators by the generation of their certificates.
+// State finds nodes and administrators by the generation of their certificates.
 type State interface {
 	NodeOf(ctx context.Context, generation string) (state.Node, error)
 	Admin(ctx context.Context, generation string) (state.Admin, error)
 }
 
-// Config of a Standing. All fields are needed.
+// Config of a Standing. All fields are required.
 type Config struct {
 	State  State
-	Trusts func(chains [][]*x509.Certificate) bool // whether one leads to a root that the mesh trusts now
+	Trusts func(chains [][]*x509.Certificate) bool // whether a chain leads to a root that the mesh trusts now
 	Now    func() time.Time
 }
 
-// Standing is whom the control plane believes, by the generation that their certificates carry. It spares the state
-// file from being asked at each call. Only joining and revoking change what is kept here, and both call Forget when
-// they have; until then a call under way is one that came a moment earlier.
+// Standing caches nodes and administrators by the generation of their certificates, so that calls need not read the
+// state. Only joins and revocations change them, and both call Forget afterwards; a call in progress counts as an
+// earlier one.
 type Standing struct {
 	Config
 
-	mu      sync.Mutex // guards all below
-	changes uint64     // how often something was forgotten
+	mu      sync.Mutex // guards the fields below
+	changes uint64     // counts calls of Forget
 	nodes   map[string]state.Node
 	admins  map[string]state.Admin
-	ended   map[string]bool // generations that were revoked since the start, whether or not the state knows by now
+	ended   map[string]bool // generations revoked since the start, whether or not that is stored
 }
 
-// New makes a Standing.
+// New returns a Standing.
 func New(c Config) *Standing {
 	return &Standing{
 		Config: c, nodes: map[string]state.Node{}, admins: map[string]state.Admin{}, ended: map[string]bool{},
 	}
 }
 
-// holds says why a certificate of an identity, of a generation, does not count. Those that a node got for its
-// workloads stand and fall with the node's generation.
+// holds returns an error if a certificate with this identity and generation is not valid. A node's certificates for
+// workloads share the validity of the node's generation.
 func (s *Standing) holds(ctx context.Context, id spiffe.ID, generation string) error {
 	if name, ok := spiffe.AdminName(id); ok {
 		return s.judgeAdmin(ctx, name, generation)
@@ -64,7 +65,7 @@ func (s *Standing) holds(ctx context.Context, id spiffe.ID, generation string) e
 	return err
 }
 
-// Node is the one whose certificates carry a generation. A name that is not empty must be its name.
+// Node returns the node with this generation. If name is not empty, it must be its name.
 func (s *Standing) Node(ctx context.Context, name, generation string) (state.Node, error) {
 	if s.hasEnded(generation) {
 		return state.Node{}, revoked(name)
@@ -111,8 +112,7 @@ func (s *Standing) judgeAdmin(ctx context.Context, name, generation string) erro
 	return nil
 }
 
-// known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when
-// nothing does.
+// known returns what belongs to a generation, from the state if it is not cached; state.ErrNotFound if nothing does.
 func known[T any](
 	ctx context.Context, s *Standing, kept map[string]T, read func(context.Context, string) (T, error),
 	generation string,
@@ -133,7 +133,7 @@ func known[T any](
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changes == changes { // else it may be out of date already
+	if s.changes == changes { // otherwise it may already be outdated
 		kept[generation] = v
 	}
 	return v, nil
@@ -145,14 +145,14 @@ func (s *Standing) hasEnded(generation string) bool {
 	return s.ended[generation]
 }
 
-// End takes effect at once, and lasts as long as this process.
+// End revokes a generation immediately, for the life of this process.
 func (s *Standing) End(generation string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended[generation] = true
 }
 
-// ForgetAll is Forget of everybody.
+// ForgetAll forgets everybody.
 func (s *Standing) ForgetAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +161,8 @@ func (s *Standing) ForgetAll() {
 	clear(s.admins)
 }
 
-// EndNode is End of what is known here of a node, for where the state cannot be asked. It reports whether that is
-// anything: what was judged since the last Forget is known.
+// EndNode ends the cached generation of a node, for use when the state cannot be read. It reports whether there was
+// one: whatever was judged since the last Forget is cached.
 func (s *Standing) EndNode(name string) (known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,14 +174,14 @@ func (s *Standing) EndNode(name string) (known bool) {
 	return known
 }
 
-// Admins are the administrators' certificates that are known here, for where the state cannot be asked.
+// Admins returns the cached administrator certificates, for use when the state cannot be read.
 func (s *Standing) Admins() []state.Admin {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.admins))
 }
 
-// Forget must be called when what the state knows of the node or the administrators of a name has changed.
+// Forget must be called when the state's data about the node or administrators with this name has changed.
 func (s *Standing) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,10 +13,10 @@ import (
 	"isthmus.dev/isthmus/internal/times"
 )
 
-// grace is how long an object may be gone and still be the one that it was: a file is moved, or written anew by a tool.
+// grace is how long an object may be missing and still keep its age: a file is moved, or rewritten by a tool.
 const grace = time.Minute
 
-// handover is how long it may be gone where another one of its name stands, or any newcomer would put that one out.
+// handover is the same if another object of its name exists, which would otherwise lose to any newcomer.
 const handover = 2 * time.Second
 
 // saveWait is how long configuration waits for its ages to be kept: a policy must not wait for a database that is away.
@@ -29,10 +29,9 @@ type Ages interface {
 	KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []state.ConfigAge, err error)
 }
 
-// ages gives every object its age. An object is the same while it stands in the same file, and when it moves to another
-// one. What is kept counts: another control plane may have seen an object first.
+// ages assigns each object its age. An object keeps it while it is in the same file, and when it moves to another.
 type ages struct {
-	kept Ages // nil: not kept beyond this process
+	kept Ages // nil: not stored beyond this process
 	log  *slog.Logger
 
 	latest  time.Time                // no two changes have the same time
@@ -53,14 +52,14 @@ type place struct {
 	file string
 }
 
-// ghost is an object that is not there, or not yet: until a file has been read, nobody knows.
+// ghost is an object that is missing, or whose file has not been read yet.
 type ghost struct {
 	place
 	seen  time.Time
-	until time.Time // when it is forgotten; zero while its file may still have it
+	until time.Time // when it is forgotten; zero while its file may still contain it
 }
 
-// openAges reads what is kept.
+// openAges loads the stored ages.
 func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
 	a := &ages{kept: kept, log: log, ghosts: map[snapshot.Key][]ghost{}, unsaved: map[place]unsaved{}}
 	if kept == nil {
@@ -84,15 +83,15 @@ func (a *ages) change(now time.Time) time.Time {
 	return times.Later(now, a.latest.Add(time.Microsecond))
 }
 
-// gone notes that a claim is not there any more.
+// gone records that a claim has disappeared.
 func (a *ages) gone(s snapshot.Key, c claim, now time.Time) {
 	a.ghosts[s] = append(a.ghosts[s], ghost{place: c.place, seen: c.seen, until: now.Add(grace)})
 	slices.SortStableFunc(a.ghosts[s], func(x, y ghost) int { return x.seen.Compare(y.seen) })
 }
 
-// admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same
-// file (a Mesh that was renamed), of one that is not in its file any more, or else the time of the change. unsettled
-// says that nobody knows yet what a file holds, contested that another claim stands.
+// admit assigns ages to the new claims of a slot: the age of the same object in the same file, of another object in the
+// same file (a renamed Mesh), of one that has left its file, or else the time of the change. unsettled reports whether
+// a file's content is unknown as yet. contested means that there is another claim.
 func (a *ages) admit(
 	s snapshot.Key, fresh []*claim, contested bool, now, change time.Time, unsettled func(file string) bool,
 ) {
@@ -167,7 +166,7 @@ func (a *ages) drop(s snapshot.Key, i int) {
 	}
 }
 
-// forget what has been gone for long. unsettled says that nobody knows yet what a file holds.
+// forget drops ghosts that have been gone for long. unsettled reports whether a file's content is unknown as yet.
 func (a *ages) forget(now time.Time, unsettled func(file string) bool) {
 	for s, ghosts := range a.ghosts {
 		for i := len(ghosts) - 1; i >= 0; i-- {

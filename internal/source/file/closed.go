@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// closed is all that is written and not carried out, sorted.
+// closed returns everything that is written but not in effect, sorted.
 func (d *folder) closed() []snapshot.Closed {
 	out := slices.Collect(maps.Values(d.objects.closed))
 	for _, f := range d.telling {
@@ -33,11 +33,11 @@ func (d *folder) closed() []snapshot.Closed {
 	return out
 }
 
-// outOfSightReason is why an object is closed that nobody sees, as a clause.
+// outOfSightReason is the reason, a clause, why an object in an unreadable file is closed.
 const outOfSightReason = "its file cannot be read, or not all of it"
 
-// outOfSight are the objects, of kinds that close something, that are known to have stood in a file which cannot be
-// read now, where not even a copy tells what they said.
+// outOfSight returns objects of security kinds that are known to be in a file which cannot be read and of which there
+// is no copy.
 func (d *folder) outOfSight() []snapshot.Closed {
 	var out []snapshot.Closed
 	for s, ghosts := range d.ages.ghosts {

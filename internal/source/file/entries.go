@@ -8,16 +8,17 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// entry is what one file says of one object. An object that cannot be read now stays as it last was.
+// entry is what one file says of one object. An object that cannot be decoded now stays as it last was.
 type entry struct {
 	key    snapshot.Key
-	object *snapshot.Object  // nil when it was never good
-	broken *istioyaml.Broken // what cannot be read; nil when all is well
-	since  time.Time         // when the object was last good, if that is not now
+	object *snapshot.Object  // nil if it was never valid
+	broken *istioyaml.Broken // nil if it is valid now
+	since  time.Time         // when the object was last valid, if that is not now
 }
 
-// settle says what a file means now, by what it meant before. Every object that can be read counts. One that cannot
-// stays as it was. loose is what closes although nobody knows which objects it is.
+// settle derives a file's entries from its content and its previous entries. Every object that can be decoded counts.
+// One that cannot stays as it was. loose are broken documents that close something although it is unknown which objects
+// they are.
 func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, loose []*istioyaml.Broken) {
 	entries = make([]entry, 0, len(f.Objects)+len(f.Broken))
 	for _, o := range f.Objects {
@@ -54,8 +55,8 @@ func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, 
 	return keepMissing(entries, unknown, before, said)
 }
 
-// keepMissing keeps the objects of which nothing is to be seen any more while a document that cannot be read may be
-// them. A document for which no such object is left closes.
+// keepMissing keeps objects that have disappeared while an undecodable document may be one of them. A document for
+// which no such object is left closes.
 func keepMissing(
 	entries []entry, unknown []*istioyaml.Broken, before []entry, said map[snapshot.Key]bool,
 ) (all []entry, loose []*istioyaml.Broken) {

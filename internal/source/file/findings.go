@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// maxKept bounds the findings about objects of one file that stay as they were.
+// maxKept limits the findings about objects of one file that stay as they were.
 const maxKept = 20
 
 func (d *folder) findings() []finding.Finding {
@@ -39,7 +39,7 @@ func (d *folder) vanishedFinding(l listing) finding.Finding {
 	return f
 }
 
-// stayed names the objects of a file that stay as they were.
+// stayed reports the objects of a file that stay as they were.
 func stayed(path string, entries []entry) []finding.Finding {
 	var out []finding.Finding
 	n := 0
@@ -77,7 +77,7 @@ func (d *folder) unread(path string, err error) finding.Finding {
 	return f
 }
 
-// cause is an error without the path that the finding names already.
+// cause returns an error without the path, which the finding already contains.
 func cause(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

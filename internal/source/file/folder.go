@@ -21,14 +21,14 @@ import (
 	"isthmus.dev/isthmus/internal/times"
 )
 
-// How long a file in the middle of a change is given before it is taken as it is.
+// How long a file that is being changed is given before it is read as it is.
 const (
-	emptied = 100 * time.Millisecond // without any byte: most editors and copies empty a file before they fill it
-	moving  = time.Second            // written to without a pause
+	emptied = 100 * time.Millisecond // empty: most editors and copy tools truncate a file before they write it
+	moving  = time.Second            // written to continuously
 	pause   = 5 * time.Millisecond
 )
 
-// folder is the state of one configuration folder: what each file last said and what all of them mean together.
+// folder is the state of one configuration folder: the last content of each file, and the result of all of them.
 type folder struct {
 	root     string
 	validate istioyaml.Validator
@@ -37,7 +37,7 @@ type folder struct {
 	telling  map[string]*file // those that have findings, or close anything
 	ages     *ages
 	objects  *objects
-	looked   bool                       // all of it was looked at once
+	looked   bool                       // the whole folder was scanned once
 	trouble  map[string]finding.Finding // paths that cannot be read
 	config   *snapshot.Config
 }
@@ -46,11 +46,11 @@ type folder struct {
 type file struct {
 	stamp   stamp
 	sum     [sha256.Size]byte
-	current *istioyaml.File     // as last read, nil while it cannot be read
-	entries []entry             // what it means: the objects in it, and those that stay as they were
-	loose   []*istioyaml.Broken // what closes and is no known object
+	current *istioyaml.File     // as last read; nil while it cannot be read
+	entries []entry             // the objects in it, and those that stay as they were
+	loose   []*istioyaml.Broken // broken documents that close something and are no known object
 	stayed  []finding.Finding   // about entries that stay as they were
-	waiting time.Time           // since when it is seen in the middle of a change
+	waiting time.Time           // since when it has been seen in the middle of a change
 }
 
 var errLongPath = fmt.Errorf("its path inside the folder is longer than %d bytes, of which each that is no letter or "+
@@ -65,12 +65,13 @@ func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, da
 	}
 }
 
-// inside is a path as it is called in the folder, wherever that lies.
+// inside returns a path relative to the folder.
 func (d *folder) inside(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, d.root), "/")
 }
 
-// unsettled says that nobody knows all that a file holds: it cannot be looked at, or something in it cannot be read.
+// unsettled reports whether a file's content is not completely known: it cannot be opened, or something in it cannot be
+// decoded.
 func (d *folder) unsettled(file string) bool {
 	path := filepath.Join(d.root, file)
 	if f := d.files[path]; f != nil && (f.current == nil || len(f.loose) > 0 || !f.waiting.IsZero()) {
@@ -79,7 +80,7 @@ func (d *folder) unsettled(file string) bool {
 	return d.unreachable(path)
 }
 
-// unreachable says that a path, or a folder above it, cannot be looked at.
+// unreachable reports whether a path, or a folder above it, cannot be accessed.
 func (d *folder) unreachable(path string) bool {
 	if len(d.trouble) == 0 {
 		return false
@@ -128,7 +129,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 	return l, again
 }
 
-// vanished says that no file is left of what was there, as when the folder was unmounted.
+// vanished reports whether none of the previous files is left, as when the folder is unmounted.
 func (d *folder) vanished(l listing) bool {
 	return len(d.files) > 0 && len(l.files) == 0
 }
@@ -187,8 +188,8 @@ func (d *folder) take(path string, text []byte, st stamp, err error, now time.Ti
 	return d.decode(path, f, text, sum, now), true
 }
 
-// inMotion says that a file seems to be in the middle of a change and what it last said should stand a little longer.
-// One that comes while we run is given time too, so that half a policy is not taken for one that cannot be read.
+// inMotion reports whether a file seems to be in the middle of a change, so that its last content should stay a little
+// longer. This includes new files, so that half a policy is not taken for a broken one.
 func (f *file) inMotion(text []byte, st stamp, now time.Time, running bool) bool {
 	var wait time.Duration
 	if age := now.Sub(st.mtime); (len(f.entries) > 0 || running && f.current == nil) && age >= 0 && age < pause {
@@ -207,7 +208,7 @@ func (f *file) inMotion(text []byte, st stamp, now time.Time, running bool) bool
 	return false
 }
 
-// decode takes over what a file now says.
+// decode takes over a file's new content.
 func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte, now time.Time) *update {
 	u := &update{file: d.inside(path), before: f.entries}
 	next := istioyaml.Decode(path, text, d.validate, f.current)
@@ -253,7 +254,7 @@ func (d *folder) keep(path string, f *file, text []byte) {
 		}
 	}
 	if len(read)+len(stayed) == 0 {
-		d.copies.forget(path) // what it says is of objects that were taken out
+		d.copies.forget(path) // the copy describes objects that were removed
 		return
 	}
 	before, _ := d.copies.recall(path)
@@ -263,7 +264,8 @@ func (d *folder) keep(path string, f *file, text []byte) {
 	))
 }
 
-// remembered is what a file meant before this process, as far as it can still be read; by says why it counts.
+// remembered returns what a file meant before this process, as far as it is known. by is the broken document on account
+// of which it counts.
 func (d *folder) remembered(path string, by *istioyaml.Broken) []entry {
 	text, since := d.copies.recall(path)
 	if text == nil {
@@ -278,7 +280,7 @@ func (d *folder) remembered(path string, by *istioyaml.Broken) []entry {
 	return entries
 }
 
-// recall takes a file that cannot be read as it was before this process.
+// recall restores an unreadable file as it was before this process.
 func (d *folder) recall(path string, f *file) *update {
 	if f.current != nil || len(f.entries) > 0 {
 		return nil
@@ -293,7 +295,7 @@ func (d *folder) recall(path string, f *file) *update {
 	return &update{file: d.inside(path), then: f.entries}
 }
 
-// recallHidden takes files that cannot even be looked at, and of which nothing is known but what is kept, as they were.
+// recallHidden restores files that cannot even be accessed and are known only from copies.
 func (d *folder) recallHidden(l listing) []update {
 	hidden := map[string]bool{}
 	for path := range l.errs {
@@ -325,7 +327,7 @@ func (d *folder) remove(path string) update {
 	return u
 }
 
-// conclude merges updates and makes a new configuration if anything is different. Ages are kept before it is in force.
+// conclude merges updates and builds a new configuration if anything differs. Ages are stored before it takes effect.
 func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
 	d.objects.apply(updates, now, d.unsettled)
 	d.objects.redate(d.ages.save(ctx))
@@ -365,7 +367,7 @@ func (d *folder) configure() {
 	d.config = &snapshot.Config{Objects: d.objects.inForce, Closed: closed, Findings: findings}
 }
 
-// offline is the state of a folder that is read once: nothing is kept of it and its objects have no ages.
+// offline returns the state of a folder that is read once: nothing is stored, and its objects have no ages.
 func offline(dir string, validate istioyaml.Validator) *folder {
 	log := slog.New(slog.DiscardHandler)
 	a, _ := openAges(context.Background(), nil, log) // nothing is read

@@ -66,7 +66,7 @@ func sumOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// openCopies reads which copies there are. Without a folder nothing is kept.
+// openCopies lists the copies. Without a folder, nothing is stored.
 func openCopies(root, dir string, log *slog.Logger) *copies {
 	c := &copies{
 		root: root, dir: dir, log: log, written: make(chan struct{}, 1), newest: map[string]copyName{},
@@ -206,7 +206,7 @@ func (c *copies) sync(ctx context.Context) {
 	}
 }
 
-// recall is a file as it last was good, and since when; nil when there is no copy, or none that is whole.
+// recall returns a file's last valid content and its time, or nil if there is no intact copy.
 func (c *copies) recall(path string) (text []byte, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,7 +237,7 @@ func (c *copies) forget(path string) {
 	c.drop(c.of(path))
 }
 
-// sweep away, once, the copies of files that went while nobody ran.
+// sweep removes, once, copies of files that disappeared while no control plane ran.
 func (c *copies) sweep(there map[string]stamp) {
 	if c.swept {
 		return

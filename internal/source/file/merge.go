@@ -11,25 +11,25 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// objects is what all files together say. One object written twice belongs to the oldest; the others wait behind.
+// objects merges what all files say. If an object is written twice, the oldest claim counts and the others wait.
 type objects struct {
 	ages      *ages
-	dated     bool // configuration tells when objects were first seen
+	dated     bool // the configuration records when objects were first seen
 	claims    map[snapshot.Key][]claim
 	conflicts map[snapshot.Key]bool
-	closed    map[snapshot.Key]snapshot.Closed // by slot: what holds it and is not carried out
+	closed    map[snapshot.Key]snapshot.Closed // by slot: the claim that holds it and is not in effect
 	inForce   *snapshot.Objects
 }
 
-// claim is one file's wish to define an object.
+// claim is one file's definition of an object.
 type claim struct {
 	place
-	object *snapshot.Object // nil when it cannot be read and never was
+	object *snapshot.Object // nil if it was never valid
 	broken *istioyaml.Broken
 	seen   time.Time
 }
 
-// pos is where the claim is written.
+// pos returns the claim's position.
 func (c claim) pos() snapshot.Origin {
 	if c.object != nil {
 		return c.object.Origin
@@ -44,7 +44,7 @@ func newObjects(a *ages, dated bool) *objects {
 	}
 }
 
-// slot is the key under which an object competes: all objects of a singleton kind share one.
+// slot returns the key for which objects compete. All Mesh objects share one.
 func slot(k snapshot.Key) snapshot.Key {
 	if kind.IsSingleton(k.Kind) {
 		return snapshot.Key{Kind: k.Kind}
@@ -52,14 +52,14 @@ func slot(k snapshot.Key) snapshot.Key {
 	return k
 }
 
-// update is what one file said before and says now.
+// update is a file's content before and after a change.
 type update struct {
-	file         string // inside the folder
+	file         string // relative to the folder
 	before, then []entry
 }
 
-// trim leaves out the objects at the beginning and the end that are the same before and then. A key is not in
-// both parts, except that objects of a singleton kind share a slot, so those stay.
+// trim omits objects at the beginning and end that are the same before and after. No key is in both parts, except that
+// all Mesh objects share a slot, so those stay.
 func (u update) trim() update {
 	same := func(a, b entry) bool {
 		return a.object == b.object && a.broken == b.broken && !kind.IsSingleton(a.key.Kind)
@@ -73,9 +73,9 @@ func (u update) trim() update {
 	return u
 }
 
-// apply replaces what some files said.
+// apply applies updates.
 func (o *objects) apply(updates []update, now time.Time, unsettled func(file string) bool) {
-	touched := map[snapshot.Key]claim{} // slot → who held it before
+	touched := map[snapshot.Key]claim{} // slot → previous holder
 	for _, u := range updates {
 		o.replace(u, touched, now)
 	}
@@ -145,7 +145,7 @@ func (o *objects) settle(touched map[snapshot.Key]claim) {
 	o.inForce = o.inForce.With(change)
 }
 
-// replace puts what a file says now in the place of what it said. New claims have no age yet.
+// replace replaces a file's claims. New claims have no age yet.
 func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Time) {
 	u = u.trim()
 	fresh := map[snapshot.Key][]claim{}
@@ -209,7 +209,7 @@ func (o *objects) order(s snapshot.Key) {
 	}
 }
 
-// closing notes whether a slot is held by what is not carried out.
+// closing records whether a slot is held by something that is not in effect.
 func (o *objects) closing(s snapshot.Key, c claim) {
 	delete(o.closed, s)
 	if c.object != nil || c.broken == nil || kind.ClosedBy(s) == kind.Nothing {
@@ -227,7 +227,7 @@ func (o *objects) age(c claim) time.Time {
 	return time.Time{}
 }
 
-// inEffect is what defines the object of a key; nil when there is none or another one holds its slot.
+// inEffect returns the object of a key, or nil if there is none or another one holds its slot.
 func (o *objects) inEffect(k snapshot.Key) *snapshot.Object {
 	c := o.claims[slot(k)]
 	if len(c) == 0 || c[0].key != k || c[0].object == nil {
@@ -238,7 +238,7 @@ func (o *objects) inEffect(k snapshot.Key) *snapshot.Object {
 	return &object
 }
 
-// findings names the objects that wait behind another of the same name.
+// findings reports objects that wait behind another of the same name.
 func (o *objects) findings() []finding.Finding {
 	var out []finding.Finding
 	for s := range o.conflicts {

@@ -29,15 +29,16 @@ func stampOf(info fs.FileInfo) stamp {
 	return s
 }
 
-// listing is what one walk of the folder found.
+// listing is the result of one scan of the folder.
 type listing struct {
 	files map[string]stamp
-	dirs  map[string]stamp // all folders walked, to be watched
-	// errs are files and folders that could not be looked at. Nothing is known about what lies beneath them.
+	dirs  map[string]stamp // all scanned folders, to be watched
+	// errs are files and folders that could not be accessed. Nothing is known about what is beneath them.
 	errs map[string]error
 }
 
-// isConfig says whether a file of this name is configuration. Hidden files (editors' and Kubernetes' "..data") are not.
+// isConfig reports whether a file of this name is configuration. Hidden files (of editors, and Kubernetes' "..data")
+// are not.
 func isConfig(path string) bool {
 	base := filepath.Base(path)
 	if strings.HasPrefix(base, ".") {
@@ -50,14 +51,14 @@ func isConfig(path string) bool {
 	return false
 }
 
-// maxFolders bounds the folders that are walked, so that a link to the root of the file system costs little.
+// maxFolders limits the scanned folders, so that a link to the root of the file system does little harm.
 const maxFolders = 2000
 
 var errManyFolders = fmt.Errorf("there are more than %d folders beneath it: take out links that lead elsewhere",
 	maxFolders)
 
-// scan walks a folder, following symbolic links, each folder once. Links to folders come last, so that whatever lies
-// behind them keeps no folder that is really there from being read.
+// scan walks a folder and follows symbolic links, visiting each folder once. Links to folders come last, so that their
+// targets cannot keep real subfolders from being read.
 func scan(root string) listing {
 	l := listing{files: map[string]stamp{}, dirs: map[string]stamp{}, errs: map[string]error{}}
 	info, err := os.Stat(root)
@@ -83,8 +84,8 @@ type link struct {
 	stamp stamp
 }
 
-// walk takes in a folder and those beneath it, and returns the links to others. Where that is too much, nothing more is
-// known of what lies beneath top.
+// walk lists a folder and its subfolders and returns links to others. If there are too many, everything beneath top
+// counts as unknown.
 func (l *listing) walk(top, dir string, st stamp, seen map[[2]uint64]bool) (links []link) {
 	id := [2]uint64{st.dev, st.inode}
 	if seen[id] {
@@ -109,10 +110,10 @@ func (l *listing) walk(top, dir string, st stamp, seen map[[2]uint64]bool) (link
 		info, err := os.Stat(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !linked:
-			// gone since the folder was listed
+			// removed since the folder was listed
 		case err != nil:
 			if isConfig(path) || e.IsDir() || linked && !errors.Is(err, fs.ErrNotExist) {
-				l.errs[path] = err // a name or path that is too long, too
+				l.errs[path] = err // including names or paths that are too long
 			}
 		case info.IsDir() && linked:
 			links = append(links, link{path, stampOf(info)})
@@ -125,7 +126,7 @@ func (l *listing) walk(top, dir string, st stamp, seen map[[2]uint64]bool) (link
 	return links
 }
 
-// unknown says whether a path lies at or beneath something that could not be looked at.
+// unknown reports whether a path is at or beneath something that could not be accessed.
 func (l *listing) unknown(path string) bool {
 	for p := path; ; p = filepath.Dir(p) {
 		if _, ok := l.errs[p]; ok {
@@ -137,13 +138,13 @@ func (l *listing) unknown(path string) bool {
 	}
 }
 
-// read reads a file that stays the same while it is read; it opens neither pipes nor devices.
+// read reads a file, provided that it does not change meanwhile. It opens neither pipes nor devices.
 func read(path string) ([]byte, stamp, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, stamp{}, err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close() // nothing was written
 	info, err := f.Stat()
 	if err != nil {
 		return nil, stamp{}, err

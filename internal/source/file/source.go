@@ -1,5 +1,5 @@
-// Package file keeps the configuration that a folder of YAML files holds: it watches the folder, lets changes of
-// several files take effect together, and keeps the last good state of an object that is broken.
+// Package file reads the configuration from a folder of YAML files. It watches the folder, applies changes of several
+// files together, and keeps the last valid state of an object that is broken.
 package file
 
 import (
@@ -18,21 +18,21 @@ import (
 
 // Config of a Source.
 type Config struct {
-	// Dir is the folder. Files ending in .yaml, .yml or .json count, in folders beneath it too; hidden ones do not.
+	// Dir is the folder. Files ending in .yaml, .yml or .json count, also in subfolders, except hidden ones.
 	Dir string
-	// Validate judges Isthmus's own kinds; usually (*schema.Schemas).Validate.
+	// Validate checks Isthmus's own kinds; usually (*schema.Schemas).Validate.
 	Validate istioyaml.Validator
 	Log      *slog.Logger
-	// Copies is a folder, of mode 0700, for what the files last meant: with it an object that is broken when the next
-	// Source starts stays as it was too. Empty: it has none.
+	// Copies is a folder with mode 0700 for copies of the files' last valid state. With it, an object that is broken at
+	// the start of the next Source also stays as it was. Empty: no copies.
 	Copies string
-	// Ages keeps which object was first. Nil: it is forgotten with the Source.
+	// Ages stores when objects were first seen. nil: this is forgotten with the Source.
 	Ages Ages
-	// Quiet is how long the folder must be still before changes take effect; default 10 ms.
+	// Quiet is how long the folder must be unchanged before changes take effect. Default 10 ms.
 	Quiet time.Duration
-	// Longest is how long a change waits at most for others to join it; default 50 ms.
+	// Longest is how long a change waits at most for others. Default 100 ms.
 	Longest time.Duration
-	// Poll is how often the whole folder is looked at in case a notification was lost; default 5 s.
+	// Poll is how often the whole folder is scanned, in case a notification was lost. Default 5 s.
 	Poll time.Duration
 }
 
@@ -46,7 +46,7 @@ type Source struct {
 	folder *folder
 }
 
-// New makes a source; no configuration is read yet.
+// New returns a source that has read nothing yet.
 func New(ctx context.Context, cfg Config) (*Source, error) {
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = 10 * time.Millisecond
@@ -70,9 +70,9 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// LoadDir reads a folder once. The error says that the folder itself could not be read; what is wrong inside it is in
-// the configuration's findings. Nobody knows the age of objects so read: where only one may win, keys decide, and of
-// one key written twice the first by file name and line.
+// LoadDir reads a folder once. The error concerns the folder itself; problems inside it are in the configuration's
+// findings. Objects have unknown ages: conflicts are decided by key, and between two definitions of one key by file
+// name and line.
 func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error) {
 	d := offline(dir, validate)
 	l, _ := d.refreshAll(context.Background(), nil, time.Now())
@@ -82,7 +82,7 @@ func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error)
 	return d.config, nil
 }
 
-// Load reads the folder now and returns what it says. Its result is not sent to Updates.
+// Load reads the folder now and returns the configuration. The result is not sent to Updates.
 func (s *Source) Load(ctx context.Context) *snapshot.Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,10 +108,10 @@ func (s *Source) ReloadAges(ctx context.Context) error {
 // Current is the newest configuration, never nil.
 func (s *Source) Current() *snapshot.Config { return s.current.Load() }
 
-// Updates delivers each new configuration. Who reads slowly gets the newest only. For one reader.
+// Updates delivers new configurations to a single reader. A slow reader gets only the latest.
 func (s *Source) Updates() <-chan *snapshot.Config { return s.updates }
 
-// Run watches the folder until ctx ends.
+// Run watches the folder until ctx is done.
 func (s *Source) Run(ctx context.Context) error {
 	w := newWatch(s)
 	defer w.close()
@@ -121,7 +121,7 @@ func (s *Source) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// publish makes the folder's configuration the current one and tells the reader, if it is new.
+// publish makes the folder's configuration current and sends it to the reader, if it is new.
 func (s *Source) publish(took time.Duration) {
 	c := s.folder.config
 	if s.current.Swap(c) == c {
@@ -130,7 +130,7 @@ func (s *Source) publish(took time.Duration) {
 	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", c.Objects.Len(), "findings",
 		len(c.Findings), "took", took)
 	select {
-	case <-s.updates: // an older one that nobody read
+	case <-s.updates: // an older one that was not read
 	default:
 	}
 	s.updates <- c

@@ -14,18 +14,18 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// absent is how often a folder that is not there is looked for.
+// absent is how often a missing folder is looked for.
 const absent = 250 * time.Millisecond
 
 // watch turns notifications into refreshes.
 type watch struct {
 	s       *Source
-	inotify *fsnotify.Watcher // nil when the system has none left; then polling alone serves
+	inotify *fsnotify.Watcher // nil if the system has no watches left; then only polling works
 	dirs    map[string]stamp
 
 	dirty map[string]bool // files to read again
-	all   bool            // look at everything
-	since time.Time       // of the first change not yet applied
+	all   bool            // scan everything
+	since time.Time       // first change not yet applied
 	timer *time.Timer
 }
 
@@ -84,7 +84,7 @@ func (w *watch) pollEvery() time.Duration {
 	return every
 }
 
-// note takes in one notification.
+// note records one notification.
 func (w *watch) note(e fsnotify.Event) {
 	switch w.classify(e) {
 	case nothing:
@@ -105,7 +105,7 @@ const (
 	everything
 )
 
-// classify says how much a notification may mean.
+// classify returns how much a notification may concern.
 func (w *watch) classify(e fsnotify.Event) reach {
 	if _, isDir := w.dirs[e.Name]; isDir {
 		return everything
@@ -128,7 +128,7 @@ func (w *watch) classify(e fsnotify.Event) reach {
 	return nothing
 }
 
-// arm lets the folder come to rest before changes are applied, but not for ever.
+// arm waits for the folder to settle before changes are applied, up to a limit.
 func (w *watch) arm() {
 	now := time.Now()
 	if w.since.IsZero() {
@@ -167,8 +167,8 @@ func (w *watch) apply(ctx context.Context) {
 	}
 }
 
-// rewatch watches the folders that a listing found, and those anew that are no longer what they were. A folder is
-// watched only after it was listed, so what changed in between is looked for once more.
+// rewatch watches the folders in a listing, including those that were replaced. A folder is watched only after it was
+// listed, so changes in between are looked for once more.
 func (w *watch) rewatch(l listing) {
 	if w.inotify == nil {
 		w.dirs = l.dirs
@@ -176,7 +176,7 @@ func (w *watch) rewatch(l listing) {
 	}
 	for dir, old := range w.dirs {
 		if st, ok := l.dirs[dir]; !ok || st.dev != old.dev || st.inode != old.inode {
-			_ = w.inotify.Remove(dir) // gone already, usually
+			_ = w.inotify.Remove(dir) // usually gone already
 			delete(w.dirs, dir)
 		}
 	}

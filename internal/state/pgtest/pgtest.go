@@ -1,5 +1,5 @@
-// Package pgtest starts a real PostgreSQL for tests: in a folder of its own, on a Unix socket alone, as a user without
-// rights. However a test process ends, its servers and folders go with it.
+// Package pgtest starts a real PostgreSQL for tests, in its own folder, on a Unix socket only, as an unprivileged user.
+// When a test process ends for any reason, its servers and folders are removed.
 package pgtest
 
 import (
@@ -24,10 +24,10 @@ import (
 	"isthmus.dev/isthmus/internal/state/postgres"
 )
 
-// patience is how long a server may take to do what it is told.
+// patience limits how long a server may take for an operation.
 const patience = 60 * time.Second
 
-// janitor waits until whoever started it is gone, then ends the server of a folder and removes the folder.
+// janitor waits until its parent has ended, then kills the server of a folder and removes the folder.
 const janitor = `cat >/dev/null
 file=$1/data/postmaster.pid
 pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" && for i in $(seq 100); do
@@ -36,24 +36,24 @@ pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" && for i in $(seq 100)
 done
 rm -rf "$1"`
 
-// user and password of the databases that tests get.
+// user and password of the test databases.
 const (
 	owner    = "isthmus"
 	password = "it's \\ a secret"
 )
 
-// Server is one PostgreSQL.
+// Server is one PostgreSQL server.
 type Server struct {
 	bin, dir  string
 	attr      *syscall.SysProcAttr // how its programs are run
-	host      string               // where it listens for TLS; empty: nowhere
+	host      string               // TLS address; empty: none
 	databases atomic.Int64
 }
 
-// shared is the server of all tests of a process that need none of their own.
+// shared is the server for all tests of a process that do not need their own.
 var shared = sync.OnceValues(start)
 
-// Shared is a server for tests that do not harm it.
+// Shared returns a server for tests that do not harm it.
 func Shared(t testing.TB) *Server {
 	t.Helper()
 	s, err := shared()
@@ -63,7 +63,7 @@ func Shared(t testing.TB) *Server {
 	return s
 }
 
-// Start starts a server that a test may harm.
+// Start returns a server that a test may harm.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	s, err := start()
@@ -95,7 +95,7 @@ func start() (*Server, error) {
 	return s, s.createOwner()
 }
 
-// programs finds the folder of PostgreSQL's programs: Debian's newest, or where PATH says.
+// programs finds the folder of PostgreSQL's programs: Debian's newest, or the one in PATH.
 func programs() (string, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if err != nil {
@@ -120,7 +120,7 @@ func version(path string) int {
 	return n
 }
 
-// own gives the folder to a user without rights: PostgreSQL refuses to be run by root.
+// own gives the folder to an unprivileged user: PostgreSQL refuses to run as root.
 func (s *Server) own() error {
 	if os.Getuid() != 0 {
 		return nil
@@ -137,7 +137,7 @@ func (s *Server) own() error {
 	return errors.Join(err1, err2, os.Chown(s.dir, uid, gid))
 }
 
-// watch has a process of its own clean up when this one ends.
+// watch starts a process that cleans up when this one ends.
 func (s *Server) watch() error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *Server) watch() error {
 	return nil
 }
 
-// held keeps the pipes open by which the watching processes know that this one has not ended.
+// held keeps pipes open that tell the watching processes that this one is alive.
 var held struct {
 	sync.Mutex
 	pipes []*os.File
@@ -163,7 +163,7 @@ var held struct {
 
 func (s *Server) init() error {
 	secret := filepath.Join(s.dir, "superuser")
-	if err := os.WriteFile(secret, []byte(password), 0o644); err != nil { // in a folder that is the server's alone
+	if err := os.WriteFile(secret, []byte(password), 0o644); err != nil { // in a folder that only the server can read
 		return err
 	}
 	return s.run("initdb", "-D", s.data(), "-U", "postgres", "--pwfile", secret, "--auth-local=scram-sha-256",
@@ -181,8 +181,8 @@ func (s *Server) run(program string, args ...string) error {
 	return nil
 }
 
-// ServeTLS has a server that was killed listen on an address of loopback too, with a certificate and its key in PEM,
-// when it is launched again.
+// ServeTLS makes a killed server also listen on a loopback address with TLS, when it is launched again. The certificate
+// and key are PEM.
 func (s *Server) ServeTLS(host string, cert, key []byte) error {
 	for name, text := range map[string][]byte{"server.crt": cert, "server.key": key} {
 		path := filepath.Join(s.data(), name)
@@ -199,11 +199,11 @@ func (s *Server) ServeTLS(host string, cert, key []byte) error {
 	return nil
 }
 
-// Launch starts the server, for the first time or after it was killed, and returns when it can be asked.
+// Launch starts the server, initially or after it was killed, and returns when it accepts queries.
 func (s *Server) Launch() error {
 	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		err := s.launch()
-		if err == nil || time.Since(begun) > patience { // what is left of a killed one may be in the way
+		if err == nil || time.Since(begun) > patience { // the remains of a killed server may be in the way
 			return err
 		}
 	}
@@ -243,7 +243,7 @@ func (s *Server) launch() error {
 	}
 }
 
-// Kill ends the server as a crash would.
+// Kill kills the server like a crash.
 func (s *Server) Kill() error {
 	b, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
 	if err != nil {
@@ -256,13 +256,13 @@ func (s *Server) Kill() error {
 	}
 	for _, p := range append([]string{pid}, strings.Fields(string(children))...) {
 		if n, err := strconv.Atoi(p); err == nil {
-			_ = syscall.Kill(n, syscall.SIGKILL) // it may have gone by itself
+			_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended already
 		}
 	}
 	return nil
 }
 
-// Admin runs a statement as the superuser in a database.
+// Admin runs a statement as the superuser.
 func (s *Server) Admin(t testing.TB, database, statement string, args ...any) {
 	t.Helper()
 	conn, err := s.connect(t.Context(), database)
@@ -275,7 +275,7 @@ func (s *Server) Admin(t testing.TB, database, statement string, args ...any) {
 	}
 }
 
-// createOwner makes the user who owns the databases and may do nothing else.
+// createOwner creates the unprivileged owner of the databases.
 func (s *Server) createOwner() error {
 	ctx := context.Background()
 	conn, err := s.connect(ctx, "postgres")
@@ -287,7 +287,7 @@ func (s *Server) createOwner() error {
 	return err
 }
 
-// Connect is a connection of the superuser's, which ends with the test.
+// Connect returns a superuser connection, which is closed at the end of the test.
 func (s *Server) Connect(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
 	conn, err := s.connect(t.Context(), database)
@@ -308,7 +308,7 @@ func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// Database is a new, empty database, owned by a user who may do nothing else.
+// Database creates an empty database with an unprivileged owner.
 func (s *Server) Database(t testing.TB) postgres.Config {
 	t.Helper()
 	name := fmt.Sprintf("mesh%d", s.databases.Add(1))
@@ -320,5 +320,5 @@ func (s *Server) Database(t testing.TB) postgres.Config {
 	return postgres.Config{Addresses: []string{s.dir}, Database: name, User: owner, PasswordFile: secret}
 }
 
-// Dir is the server's folder: its socket, and its files in data.
+// Dir returns the server's folder, with its socket and, in data, its files.
 func (s *Server) Dir() string { return s.dir }

@@ -12,28 +12,28 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Config says where the database is. There is no place for a password but a file.
+// Config says how to reach the database. A password can only be given in a file.
 type Config struct {
-	// Addresses are host:port of the servers of one database; the one that takes writes is used. A single absolute
+	// Addresses are host:port of the servers of one database; the one that accepts writes is used. A single absolute
 	// path is the folder of a Unix socket.
 	Addresses []string `yaml:"addresses"`
 	Database  string   `yaml:"database"`
 	User      string   `yaml:"user"`
-	// PasswordFile holds the password and nothing else. It is read at each connection.
+	// PasswordFile holds only the password. It is read for each connection.
 	PasswordFile string `yaml:"passwordFile"`
-	// RootCert is a PEM file of those who may have signed the servers' certificates; empty: whom the host trusts.
+	// RootCert is a PEM file of the roots for the servers' certificates. Empty: the host's roots.
 	RootCert string `yaml:"rootCert"`
-	// ClientCert and ClientKey are PEM files by which the server knows this control plane.
+	// ClientCert and ClientKey are PEM files with which this control plane authenticates to the server.
 	ClientCert string `yaml:"clientCert"`
 	ClientKey  string `yaml:"clientKey"`
-	// Plaintext leaves TLS out, on a network that nobody else can read or write.
+	// Plaintext disables TLS. Use it only on a network that nobody else can read or write.
 	Plaintext bool `yaml:"plaintext"`
 }
 
-// Set says whether anything is said at all.
+// Set reports whether any setting is given.
 func (c Config) Set() bool { return !reflect.ValueOf(c).IsZero() }
 
-// Check says what is wrong with the settings.
+// Check returns what is wrong with the settings.
 func (c Config) Check() (wrong []error) {
 	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
 	if len(c.Addresses) == 0 {
@@ -61,12 +61,12 @@ func (c Config) Check() (wrong []error) {
 	return wrong
 }
 
-// place names the database in words.
+// place describes where the database is.
 func (c Config) place() string {
 	return fmt.Sprintf("PostgreSQL database %s at %s", c.Database, strings.Join(c.Addresses, ", "))
 }
 
-// connection is what pgx is told. Nothing is left to the environment.
+// connection returns pgx's configuration. It ignores the environment.
 func (c Config) connection() (*pgx.ConnConfig, error) {
 	var hosts, ports []string
 	mode := "verify-full"
@@ -99,7 +99,7 @@ func (c Config) connection() (*pgx.ConnConfig, error) {
 	}
 	cfg.RuntimeParams = map[string]string{
 		"application_name": "isthmus", "client_encoding": "UTF8",
-		// What hangs lets go of the lock.
+		// A hanging statement must release the lock.
 		"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "5s",
 		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
 	}
@@ -108,7 +108,7 @@ func (c Config) connection() (*pgx.ConnConfig, error) {
 
 var quoter = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
-// authenticate reads the password just before a connection is made.
+// authenticate reads the password before each connection.
 func (c Config) authenticate(_ context.Context, cfg *pgx.ConnConfig) error {
 	if c.PasswordFile == "" {
 		return nil

@@ -1,6 +1,6 @@
 // Package postgres keeps the state of a mesh in a PostgreSQL database that several control planes share.
 //
-// A transaction that writes holds one lock of the whole mesh, so changes follow one another as they do in one process,
-// and none is ever refused because another was under way. What one process wrote, the others are told by NOTIFY, in the
-// order in which it was written; what was written while the connection was away is read afterwards (listen.go).
+// A writing transaction holds a single advisory lock for the whole mesh. So writes are serialised as in a single
+// process, and none fails because of a conflict with another one. Other processes are notified of writes by NOTIFY, in
+// order. After a lost connection they read the changes that they missed (listen.go).
 package postgres

@@ -20,42 +20,42 @@ import (
 	"isthmus.dev/isthmus/internal/state/relational"
 )
 
-// writerLock is the advisory lock of whoever writes to this database: "ISTH".
+// writerLock is the advisory lock for writing to this database: "ISTH".
 const writerLock = 0x49535448
 
 const (
-	// keptChanges is how many changes are kept for those who were away, and pruneEvery how often older ones are
-	// removed.
+	// keptChanges is how many changes are stored for processes that were disconnected. Every pruneEvery changes, older
+	// ones are removed.
 	keptChanges = 50_000
 	pruneEvery  = 5_000
 )
 
-// answerTime is how long a transaction or a question may take. A server that hangs, or whose network swallows what is
-// sent, is noticed by nothing else: the kernel waits for a quarter of an hour.
+// answerTime limits a transaction or query. Nothing else detects a server that hangs or a network that drops packets:
+// the kernel waits for a quarter of an hour.
 const answerTime = 15 * time.Second
 
-// engine is one open database.
+// engine is an open database.
 type engine struct {
 	cfg         Config
-	origin      string // of what this process writes, among the changes
+	origin      string // identifies this process's changes
 	watchers    *relational.Watchers
 	write, read *sql.DB
-	pruned      int64 // the change at which changes were pruned last; of the writer
+	pruned      int64 // the change after which changes were last pruned; used by the writer only
 
 	stop      func()         // ends listening
-	listening sync.WaitGroup // ends when nothing listens any more
+	listening sync.WaitGroup // done when nothing listens any more
 }
 
 func (e *engine) Pools() (read, write *sql.DB) { return e.read, e.write }
 
 func (e *engine) Statements() fs.FS {
-	dir, _ := fs.Sub(files, "queries") // fails for a name that is not valid
+	dir, _ := fs.Sub(files, "queries") // fails only for an invalid name
 	return dir
 }
 
-// Begin begins a transaction and waits for its turn among all control planes.
+// Begin starts a transaction and waits for the writer lock.
 func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
-	// Of other levels the first statement decides what is seen: here that is the one that waits.
+	// At other levels, the first statement, which waits for the lock, would fix the snapshot.
 	t, err := e.write.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return nil, "", err
@@ -69,7 +69,7 @@ func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
 	return t, id, nil
 }
 
-// Bounded leaves a server answerTime.
+// Bounded gives the server answerTime.
 func (e *engine) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, answerTime)
 }
@@ -85,7 +85,7 @@ func (e *engine) Committed(ctx context.Context, id string) (bool, error) {
 	return status == "committed", nil
 }
 
-// Announce writes changes down, for others to read, and has the server tell them when the transaction is committed.
+// Announce stores changes for other processes and has the server notify them on commit.
 func (e *engine) Announce(ctx context.Context, t *sql.Tx, changes []state.Change) error {
 	var topics, keys []string
 	seen := map[state.Change]bool{}

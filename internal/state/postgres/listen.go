@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// lookAgain is how long a listener believes that nothing was written because nobody said so.
+	// lookAgain is how often a listener reads changes without a notification.
 	lookAgain = 10 * time.Second
-	// listenRetry is how long a listener rests whose connection was lost.
+	// listenRetry is the pause before a lost connection is made again.
 	listenRetry = 200 * time.Millisecond
 )
 
-// listen tells watchers what other processes write, until Close.
+// listen notifies watchers of changes by other processes, until Close.
 func (e *engine) listen(ctx context.Context, cfg *pgx.ConnConfig) error {
 	l := &listener{e: e, cfg: cfg}
 	conn, err := l.connect(ctx)
@@ -35,7 +35,7 @@ func (e *engine) listen(ctx context.Context, cfg *pgx.ConnConfig) error {
 type listener struct {
 	e    *engine
 	cfg  *pgx.ConnConfig
-	last int64 // the change that was read last
+	last int64 // the last change that was read
 }
 
 func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
@@ -54,8 +54,8 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// run reads what was written whenever the server says that something was, and first of all after each connection: what
-// came while it was away is not announced again.
+// run reads changes after each notification, and first of all after each connection, because notifications are not
+// repeated.
 func (l *listener) run(ctx context.Context, conn *pgx.Conn) {
 	for ctx.Err() == nil {
 		err := l.follow(ctx, conn)
@@ -86,7 +86,8 @@ func (l *listener) follow(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-// read passes on what was written since it was called last. Where changes were removed meanwhile it says so.
+// read passes on the changes since its last call. If some have been pruned meanwhile, it reports a change of
+// everything.
 func (l *listener) read(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, lookAgain)
 	defer cancel()

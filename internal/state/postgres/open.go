@@ -22,11 +22,11 @@ import (
 //go:embed migrations/*.sql queries/*.sql
 var files embed.FS
 
-// oldestServer is the first version of PostgreSQL that the schema can be used with.
+// oldestServer is the oldest supported version of PostgreSQL.
 const oldestServer = 140000
 
-// Open opens the state in a database and brings its schema up to date. What is damaged, or made by a newer version,
-// is an error that says so.
+// Open opens the state in a database and migrates its schema. It returns an error for a database that is damaged, was
+// made by a newer version, or does not persist what it acknowledges.
 func Open(ctx context.Context, cfg Config) (*relational.DB, error) {
 	watchers := &relational.Watchers{}
 	e, err := open(ctx, cfg, watchers)
@@ -62,7 +62,7 @@ func (e *engine) open(ctx context.Context) error {
 	return e.listen(ctx, conn)
 }
 
-// pool is for at most n users at a time.
+// pool returns a pool of at most n connections.
 func (e *engine) pool(conn *pgx.ConnConfig, n int) *sql.DB {
 	p := stdlib.OpenDB(*conn, stdlib.OptionBeforeConnect(e.cfg.authenticate), stdlib.OptionAfterConnect(pinDurability))
 	p.SetMaxOpenConns(n)
@@ -97,7 +97,7 @@ func inspect(ctx context.Context, p *sql.DB) error {
 	return nil
 }
 
-// migrate brings the schema up to date, one control plane at a time.
+// migrate migrates the schema, one control plane at a time.
 func migrate(ctx context.Context, p *sql.DB) error {
 	dir, err := fs.Sub(files, "migrations")
 	if err != nil {
@@ -126,7 +126,7 @@ func migrate(ctx context.Context, p *sql.DB) error {
 	return nil
 }
 
-// sums has each table with its key, as text, and the expression of its checksum.
+// sums returns each table, its key as text, and its checksum expression.
 const sums = `SELECT c.relname, pg_get_expr(d.adbin, d.adrelid), (
     SELECT string_agg(format('%I::text', k.attname), '||'' ''||' ORDER BY k.attnum)
     FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey)
@@ -136,7 +136,7 @@ const sums = `SELECT c.relname, pg_get_expr(d.adbin, d.adrelid), (
   WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'nodes'::regclass)
   ORDER BY c.relname`
 
-// chained counts the places where an event is not linked to the one before, or the last one is not the last.
+// chained counts the events that are not linked to their predecessor, and whether the last one is missing.
 const chained = `SELECT (
     SELECT count(*) FROM (
       SELECT seq, lag(seq) OVER w AS previous, link, isthmus_link(lag(link) OVER w, time::text, actor, origin, action, object,
@@ -146,7 +146,7 @@ const chained = `SELECT (
   + (SELECT count(*) FROM event_head h WHERE seq > 0 AND NOT EXISTS (
       SELECT 1 FROM events e WHERE e.seq = h.seq AND e.link = h.link))`
 
-// Check compares the checksum of every row, and follows the chain of events.
+// Check verifies the checksum of every row and the chain of events.
 func (e *engine) Check(ctx context.Context) error {
 	t, err := e.read.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {

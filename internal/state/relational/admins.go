@@ -7,25 +7,25 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddAdmin writes a new one.
+// AddAdmin implements state.Store.
 func (d *DB) AddAdmin(ctx context.Context, a state.Admin) error {
-	_, err := d.exec(ctx, "add-admin", a.Generation, a.Name, a.Serial, stamp(a.Created), a.MadeBy, stamp(a.NotAfter))
+	_, err := d.exec(ctx, "add-admin", a.Generation, a.Name, a.Serial, timeValue(a.Created), a.MadeBy, timeValue(a.NotAfter))
 	return err
 }
 
-// Admin reads one by the generation of its certificate; ErrNotFound when there is none.
+// Admin implements state.Store.
 func (d *DB) Admin(ctx context.Context, generation string) (state.Admin, error) {
 	return one(ctx, d, "admin", scanAdmin, generation)
 }
 
-// Admins reads all, sorted by name and age.
+// Admins implements state.Store.
 func (d *DB) Admins(ctx context.Context) ([]state.Admin, error) {
 	return list(ctx, d, "admins", scanAdmin)
 }
 
-// RevokeAdmins ends certificates that have not ended by themselves: those of a name, or that of one generation.
+// RevokeAdmins implements state.Store.
 func (d *DB) RevokeAdmins(ctx context.Context, name, generation string, now time.Time) error {
-	_, err := d.exec(ctx, "revoke-admins", stamp(now), name, generation)
+	_, err := d.exec(ctx, "revoke-admins", timeValue(now), name, generation)
 	return err
 }
 

@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// PutAgent writes a conversation.
+// PutAgent implements state.Store.
 func (d *DB) PutAgent(ctx context.Context, a state.Agent) error {
 	n, err := d.exec(ctx, "put-agent", a.Node, int64(a.Conversation), a.Holder, orEmpty(a.Report))
 	if err == nil && n == 0 {
@@ -16,18 +16,18 @@ func (d *DB) PutAgent(ctx context.Context, a state.Agent) error {
 	return err
 }
 
-// EndAgent removes a conversation.
+// EndAgent implements state.Store.
 func (d *DB) EndAgent(ctx context.Context, node string, conversation uint64) error {
 	_, err := d.exec(ctx, "end-agent", node, int64(conversation))
 	return err
 }
 
-// Agent reads the conversation of a node.
+// Agent implements state.Store.
 func (d *DB) Agent(ctx context.Context, node string) (state.Agent, error) {
 	return one(ctx, d, "agent", scanAgent, node)
 }
 
-// Agents reads all.
+// Agents implements state.Store.
 func (d *DB) Agents(ctx context.Context) ([]state.Agent, error) {
 	return list(ctx, d, "agents", scanAgent)
 }

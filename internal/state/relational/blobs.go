@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// PutBlob writes a blob over the one whose certificate is was.
+// PutBlob implements state.Store.
 func (d *DB) PutBlob(ctx context.Context, b state.Blob, was []byte) error {
 	return d.inTx(ctx, "put-blob", func(ctx context.Context, t *tx) error {
 		return t.putBlob(ctx, b, was)
@@ -29,11 +29,11 @@ func (t *tx) putBlob(ctx context.Context, b state.Blob, was []byte) error {
 	case !bytes.Equal(there, was):
 		return fmt.Errorf("put CA material %q: %w", b.Name, state.ErrSuperseded)
 	}
-	_, err = t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created))
+	_, err = t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), timeValue(b.Created))
 	return err
 }
 
-// Blob reads one blob; ErrNotFound when there is none.
+// Blob implements state.Store.
 func (d *DB) Blob(ctx context.Context, name string) (state.Blob, error) {
 	return one(ctx, d, "blob", scanBlob, name)
 }

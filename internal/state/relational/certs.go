@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddCert writes one issued certificate, unless its root or its node's generation does not count any more.
+// AddCert implements state.Store.
 func (d *DB) AddCert(ctx context.Context, c state.Cert, generation string) error {
 	serial, err1 := hex.DecodeString(c.Serial)
 	finger, err2 := hex.DecodeString(c.Fingerprint)
@@ -18,7 +18,7 @@ func (d *DB) AddCert(ctx context.Context, c state.Cert, generation string) error
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
 	}
-	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter),
+	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, timeValue(c.NotBefore), timeValue(c.NotAfter),
 		orEmpty(root), generation)
 	if err != nil || n > 0 {
 		return err
@@ -36,7 +36,7 @@ func (d *DB) AddCert(ctx context.Context, c state.Cert, generation string) error
 	return fmt.Errorf("add certificate of %s: another root signs: %w", c.SPIFFEID, state.ErrSuperseded)
 }
 
-// Certs reads those that the filter selects, longest valid first.
+// Certs implements state.Store.
 func (d *DB) Certs(ctx context.Context, f state.CertFilter) ([]state.Cert, error) {
 	after := int64(-1 << 63)
 	if !f.ValidAt.IsZero() {
@@ -49,21 +49,20 @@ func (d *DB) Certs(ctx context.Context, f state.CertFilter) ([]state.Cert, error
 	return list(ctx, d, "certs", scanCert, after, f.Node, f.SPIFFEID, limit)
 }
 
-// PruneCerts removes the records of certificates that ended before a moment.
+// PruneCerts implements state.Store.
 func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
-	_, err := d.exec(ctx, "prune-certs", stamp(before))
+	_, err := d.exec(ctx, "prune-certs", timeValue(before))
 	return err
 }
 
-// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of
-// events and refusals it removes those that are past a retention of their own.
+// Prune implements state.Store.
 func (d *DB) Prune(ctx context.Context, before time.Time) error {
 	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps", "prune-leases"} {
-		if _, err := d.exec(ctx, name, stamp(before)); err != nil {
+		if _, err := d.exec(ctx, name, timeValue(before)); err != nil {
 			return err
 		}
 	}
-	if _, err := d.exec(ctx, "prune-refusals", stamp(before.Add(-refusalRetention))); err != nil {
+	if _, err := d.exec(ctx, "prune-refusals", timeValue(before.Add(-refusalRetention))); err != nil {
 		return err
 	}
 	_, err := d.exec(ctx, "prune-events")

@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// ConfigAges reads all, the oldest first.
+// ConfigAges implements state.Store.
 func (d *DB) ConfigAges(ctx context.Context) ([]state.ConfigAge, error) {
 	return list(ctx, d, "config-ages", scanConfigAge)
 }

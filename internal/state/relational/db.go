@@ -10,24 +10,24 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// DB keeps the state in an Engine. It is a state.Store.
+// DB is a state.Store in an Engine.
 type DB struct {
 	engine   Engine
 	stmts    map[string]*statement
 	writer   *writer
 	watchers *Watchers
-	lease    *state.Lease // without which nothing is written; nil: none is needed
+	lease    *state.Lease // writes require this lease; nil: none
 }
 
 var _ state.Store = (*DB)(nil)
 
-// statement is one that is ready, on the pool that it needs.
+// statement is prepared on the pool that it needs.
 type statement struct {
 	*sql.Stmt
 	query
 }
 
-// New makes a store of an engine, which Close closes. What the store writes is told to watchers.
+// New returns a store on an engine, which Close closes. Watchers are notified of its writes.
 func New(ctx context.Context, engine Engine, watchers *Watchers) (*DB, error) {
 	d := &DB{engine: engine, stmts: map[string]*statement{}, watchers: watchers}
 	if err := d.prepare(ctx); err != nil {
@@ -37,7 +37,7 @@ func New(ctx context.Context, engine Engine, watchers *Watchers) (*DB, error) {
 	return d, nil
 }
 
-// Close ends all use of the database.
+// Close implements state.Store.
 func (d *DB) Close() error {
 	d.writer.stop()
 	var errs []error
@@ -47,16 +47,16 @@ func (d *DB) Close() error {
 	return errors.Join(append(errs, d.engine.Close())...)
 }
 
-// Place names the database.
+// Place implements state.Store.
 func (d *DB) Place() string { return d.engine.Place() }
 
-// Check looks at all that is kept.
+// Check implements state.Store.
 func (d *DB) Check(ctx context.Context) error { return d.fail("check", d.engine.Check(ctx)) }
 
-// Watch sends what is written.
+// Watch implements state.Store.
 func (d *DB) Watch(ctx context.Context) <-chan []state.Change { return d.watchers.Watch(ctx) }
 
-// exec runs one writing statement by its name in queries/ and returns how many rows it changed, once that is durable.
+// exec runs a writing statement, named as in queries/, and returns the number of changed rows when that is durable.
 func (d *DB) exec(ctx context.Context, name string, args ...any) (n int64, err error) {
 	err = d.inTx(ctx, name, func(ctx context.Context, t *tx) error {
 		n, err = t.exec(ctx, name, args...)
@@ -68,7 +68,7 @@ func (d *DB) exec(ctx context.Context, name string, args ...any) (n int64, err e
 // scanner is a row.
 type scanner interface{ Scan(dest ...any) error }
 
-// list runs one reading statement by its name in queries/.
+// list runs a reading statement, named as in queries/.
 func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
 	return reading(ctx, d, name, func(ctx context.Context) (all []T, err error) {
 		rows, err := d.stmts[name].QueryContext(ctx, args...)
@@ -98,7 +98,7 @@ func scanned[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) (a
 	return all, rows.Err()
 }
 
-// one is list for a statement that finds at most one row; ErrNotFound when it finds none.
+// one is list for a statement that returns at most one row. It returns ErrNotFound if there is none.
 func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) (T, error) {
 	return reading(ctx, d, name, func(ctx context.Context) (T, error) {
 		v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
@@ -109,7 +109,7 @@ func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, 
 	})
 }
 
-// reading reads, and reads again for a moment while the connection is lost.
+// reading reads and retries for a while if the connection is lost.
 func reading[T any](ctx context.Context, d *DB, name string, read func(context.Context) (T, error)) (T, error) {
 	for until := time.Now().Add(readPatience); ; time.Sleep(retryPause) {
 		bounded, cancel := d.engine.Bounded(ctx)
@@ -124,7 +124,7 @@ func reading[T any](ctx context.Context, d *DB, name string, read func(context.C
 	}
 }
 
-// inTx runs f in a transaction: all of it happens, and is durable, or nothing. f may be run more than once.
+// inTx runs f in a transaction. f may be run more than once.
 func (d *DB) inTx(ctx context.Context, name string, f func(context.Context, *tx) error) error {
 	if l := d.lease; l != nil {
 		without := f
@@ -138,11 +138,11 @@ func (d *DB) inTx(ctx context.Context, name string, f func(context.Context, *tx)
 	return d.ask(ctx, &write{name: name, do: f})
 }
 
-// tx is one transaction that writes.
+// tx is a writing transaction.
 type tx struct {
 	d       *DB
 	tx      *sql.Tx
-	changes []state.Change // made so far
+	changes []state.Change // so far
 }
 
 func (t *tx) exec(ctx context.Context, name string, args ...any) (int64, error) {
@@ -168,7 +168,7 @@ func (t *tx) scan(ctx context.Context, name string, into []any, args ...any) err
 	return t.d.fail(name, err)
 }
 
-// note keeps what a statement changed, for those who watch.
+// note records what a statement changed, for watchers.
 func (t *tx) note(q query, args []any) {
 	if q.changes == "" {
 		return
@@ -180,7 +180,7 @@ func (t *tx) note(q query, args []any) {
 	t.changes = append(t.changes, change)
 }
 
-// fail names the operation and the database in err; nil stays nil.
+// fail adds the operation and the database to err. nil stays nil.
 func (d *DB) fail(operation string, err error) error {
 	if err == nil {
 		return nil

@@ -1,6 +1,7 @@
-// Package relational keeps the state in any SQL database: it knows which statements a change takes, and an Engine knows
-// its database. Statements stand in queries/, in the SQL that the engines share; an engine brings those of its own.
+// Package relational implements the state in SQL. It contains the statements of each operation; an Engine implements
+// what is specific to a database. Statements are in queries/, in the SQL that the engines share; an engine can replace
+// them.
 //
-// One goroutine writes (writer.go): changes that wait share a transaction, and whoever asked for one is answered when
-// it is durable.
+// A single goroutine writes (writer.go). Concurrent changes share a transaction, and each caller returns when its
+// change is durable.
 package relational

@@ -8,43 +8,42 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Engine is one open database.
+// Engine is an open database.
 type Engine interface {
-	// Pools are where statements run that read and that write. Write has one connection.
+	// Pools returns the connection pools for reading and writing. The one for writing has one connection.
 	Pools() (read, write *sql.DB)
-	// Statements has *.sql of the engine's own, in place of those of the same name in queries/.
+	// Statements contains the engine's own *.sql, which replace those of the same name in queries/.
 	Statements() fs.FS
-	// Begin begins a transaction that writes. Until it ends no other one does, of another process neither. The id is
-	// what Committed may be asked about.
+	// Begin starts a writing transaction. Until it ends, no other one runs, in any process. The id is for Committed.
 	Begin(ctx context.Context) (t *sql.Tx, id string, err error)
-	// Announce is called as the last thing in a transaction that changed something that can be watched.
+	// Announce is called at the end of a transaction that changed something that can be watched.
 	Announce(ctx context.Context, t *sql.Tx, changes []state.Change) error
-	// Committed says, after the connection was lost, whether a transaction had been committed.
+	// Committed reports, after the connection was lost, whether a transaction was committed.
 	Committed(ctx context.Context, id string) (bool, error)
-	// Bounded ends when the database has not answered for so long that it is taken to be away.
+	// Bounded returns a context that ends when the database has not answered for so long that it counts as unavailable.
 	Bounded(context.Context) (context.Context, context.CancelFunc)
-	// Judge says what an error of a statement means.
+	// Judge classifies an error of a statement.
 	Judge(err error) Fault
-	// Taken says whether err is that something is there already that may be there once.
+	// Taken reports whether err is a violated uniqueness constraint.
 	Taken(err error) bool
-	// Explain names the operation and the database in err, and what to do about it.
+	// Explain adds the operation, the database and a remedy to err.
 	Explain(operation string, err error) error
 	Place() string
-	// Shared says whether other processes may use the database.
+	// Shared reports whether other processes may use the database.
 	Shared() bool
 	Check(ctx context.Context) error
 	Close() error
 }
 
-// Fault is what an error means for the transaction in which it came up.
+// Fault is the effect of an error on its transaction.
 type Fault int
 
 const (
-	// Spoilt transactions are undone as a whole.
+	// Spoilt: the transaction is rolled back.
 	Spoilt Fault = iota
-	// Alone is a fault of one statement: what came before it in the transaction can be kept.
+	// Alone: only the statement failed. Earlier statements of the transaction can be kept.
 	Alone
-	// Passing faults undo the transaction, which may be tried again: the connection was lost, or another transaction
-	// was in the way.
+	// Passing: the transaction is rolled back and may be retried. The connection was lost, or there was a conflict with
+	// another transaction.
 	Passing
 )

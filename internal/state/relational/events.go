@@ -10,36 +10,35 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// refusalRetention is how long a refusal is kept after its last repetition. An event is kept for at least 400 days: the
-// table itself refuses to lose a younger one.
+// refusalRetention is how long a refusal is kept after its last repetition. Events are kept for at least 400 days; a
+// trigger on the table prevents the deletion of younger ones.
 const refusalRetention = 30 * 24 * time.Hour
 
-// Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details.
-// Strangers, nodes, workloads, peers and administrators each have room of their own.
+// Limits on refusals that are recorded separately. Further ones are only counted. Strangers, nodes, workloads, peers
+// and administrators have separate limits.
 const (
 	maxRefusalsHere   = 32    // of one actor at one address
-	maxRefusalsOfOne  = 128   // of one actor, unless it is a stranger
+	maxRefusalsOfOne  = 128   // of one actor other than a stranger
 	maxRefusalsOfKind = 2_000 // of all actors of one kind
 	others            = "(others)"
 )
 
-// maxEvents is how many events one question returns at most.
+// maxEvents limits the events of one answer.
 const maxEvents = 10_000
 
-// Record writes an event and returns when it is durable. Refusals are folded: one that equals an earlier one in
-// everything but its time is counted with it.
+// Record implements state.Store.
 func (d *DB) Record(ctx context.Context, e state.Event) error {
 	_, err := d.append(ctx, e, nil)
 	return err
 }
 
-// BeginEvent writes that something is about to be done. EndEvent writes how it went.
+// BeginEvent implements state.Store.
 func (d *DB) BeginEvent(ctx context.Context, e state.Event) (seq uint64, err error) {
 	e.Outcome = state.Begun
 	return d.append(ctx, e, nil)
 }
 
-// EndEvent writes the outcome of what BeginEvent returned seq for. It is an event of its own: nothing is changed.
+// EndEvent implements state.Store.
 func (d *DB) EndEvent(ctx context.Context, seq uint64, e state.Event) error {
 	_, err := d.append(ctx, e, &seq)
 	return err
@@ -51,7 +50,7 @@ func (d *DB) append(ctx context.Context, e state.Event, of *uint64) (seq uint64,
 		if e.Outcome == state.Refused && of == nil {
 			return t.fold(ctx, e)
 		}
-		args := []any{stamp(e.Time), e.Actor, e.From, e.Action, e.Object, e.Outcome, e.Detail, of}
+		args := []any{timeValue(e.Time), e.Actor, e.From, e.Action, e.Object, e.Outcome, e.Detail, of}
 		return t.scan(ctx, "add-event", []any{&seq}, args...)
 	})
 	return seq, err
@@ -59,7 +58,7 @@ func (d *DB) append(ctx context.Context, e state.Event, of *uint64) (seq uint64,
 
 // fold counts a refusal.
 func (t *tx) fold(ctx context.Context, e state.Event) error {
-	n, err := t.exec(ctx, "fold-refusal", stamp(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail)
+	n, err := t.exec(ctx, "fold-refusal", timeValue(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail)
 	if err != nil || n > 0 {
 		return err
 	}
@@ -79,12 +78,12 @@ func (t *tx) fold(ctx context.Context, e state.Event) error {
 	case here >= maxRefusalsHere:
 		e.Object, e.Detail = others, ""
 	}
-	_, err = t.exec(ctx, "add-refusal", stamp(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail,
-		stamp(e.First))
+	_, err = t.exec(ctx, "add-refusal", timeValue(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail,
+		timeValue(e.First))
 	return err
 }
 
-// Events reads the last events, and the last refusals beside them, oldest first. Neither can crowd the other out.
+// Events implements state.Store.
 func (d *DB) Events(ctx context.Context, f state.EventFilter) ([]state.Event, error) {
 	since := int64(-1 << 63)
 	if !f.Since.IsZero() {

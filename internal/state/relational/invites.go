@@ -9,16 +9,16 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddInvite writes a new invitation; ErrExists when its ID is taken.
+// AddInvite implements state.Store.
 func (d *DB) AddInvite(ctx context.Context, i state.Invite) error {
-	n, err := d.exec(ctx, "add-invite", i.ID, i.Hash[:], i.Peer, stamp(i.Created), stamp(i.Expires))
+	n, err := d.exec(ctx, "add-invite", i.ID, i.Hash[:], i.Peer, timeValue(i.Created), timeValue(i.Expires))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("add invitation %q: %w", i.ID, state.ErrExists)
 	}
 	return err
 }
 
-// UseInvite marks an invitation as used and returns it, as UseToken does.
+// UseInvite implements state.Store.
 func (d *DB) UseInvite(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Invite, error) {
 	var i state.Invite
 	u := use{what: "invite", id: id, by: by, now: now, statement: "use-invite"}
@@ -33,37 +33,37 @@ func (d *DB) UseInvite(ctx context.Context, id string, hash [32]byte, by string,
 	return i, nil
 }
 
-// OpenInvites reads those that can still be used, sorted by ID.
+// OpenInvites implements state.Store.
 func (d *DB) OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error) {
 	return list(ctx, d, "open-invites", func(s scanner) (snapshot.Invite, error) {
 		var i snapshot.Invite
 		err := s.Scan(&i.ID, &i.Peer, timeOf{&i.Expires})
 		return i, err
-	}, stamp(now))
+	}, timeValue(now))
 }
 
-// CancelInvites removes a peer's invitations that were not used.
+// CancelInvites implements state.Store.
 func (d *DB) CancelInvites(ctx context.Context, peer string) error {
 	_, err := d.exec(ctx, "cancel-invites", peer)
 	return err
 }
 
-// PutBootstrap writes an acceptance under way, until expires.
+// PutBootstrap implements state.Store.
 func (d *DB) PutBootstrap(ctx context.Context, b snapshot.Bootstrap, expires time.Time) error {
-	_, err := d.exec(ctx, "put-bootstrap", b.ID, b.Address, stamp(expires))
+	_, err := d.exec(ctx, "put-bootstrap", b.ID, b.Address, timeValue(expires))
 	return err
 }
 
-// Bootstraps reads the acceptances under way, sorted by ID.
+// Bootstraps implements state.Store.
 func (d *DB) Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error) {
 	return list(ctx, d, "bootstraps", func(s scanner) (snapshot.Bootstrap, error) {
 		var b snapshot.Bootstrap
 		err := s.Scan(&b.ID, &b.Address)
 		return b, err
-	}, stamp(now))
+	}, timeValue(now))
 }
 
-// DeleteBootstrap ends one, if it is there.
+// DeleteBootstrap implements state.Store.
 func (d *DB) DeleteBootstrap(ctx context.Context, id string) error {
 	_, err := d.exec(ctx, "delete-bootstrap", id)
 	return err

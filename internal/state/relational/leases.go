@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Acquire takes a lease, or keeps it.
+// Acquire implements state.Store.
 func (d *DB) Acquire(ctx context.Context, name, holder string, data []byte, ttl time.Duration) (state.Lease, error) {
 	l := state.Lease{Name: name, Holder: holder, Data: data}
 	err := d.inTx(ctx, "acquire-lease", func(ctx context.Context, t *tx) error {
@@ -26,13 +26,13 @@ func (d *DB) Acquire(ctx context.Context, name, holder string, data []byte, ttl 
 	return l, nil
 }
 
-// Release ends a lease.
+// Release implements state.Store.
 func (d *DB) Release(ctx context.Context, l state.Lease) error {
 	_, err := d.exec(ctx, "release-lease", l.Name, l.Holder, int64(l.Token))
 	return err
 }
 
-// Leases reads those that are held.
+// Leases implements state.Store.
 func (d *DB) Leases(ctx context.Context, prefix string) ([]state.Lease, error) {
 	return list(ctx, d, "leases", func(s scanner) (l state.Lease, err error) {
 		err = s.Scan(&l.Name, &l.Holder, &l.Token, &l.Data)
@@ -40,14 +40,14 @@ func (d *DB) Leases(ctx context.Context, prefix string) ([]state.Lease, error) {
 	}, prefix)
 }
 
-// Under is the store as the holder of a lease writes to it.
+// Under implements state.Store.
 func (d *DB) Under(l state.Lease) state.Store {
 	under := *d
 	under.lease = &l
 	return &under
 }
 
-// Shared says whether other processes may use the database.
+// Shared implements state.Store.
 func (d *DB) Shared() bool { return d.engine.Shared() }
 
 // holds refuses to write without the lease.

@@ -12,23 +12,21 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again.
-// Joining again begins a new generation and ends a revocation; RevokeNode sees to it that this takes a token made after
-// it: ErrRevoked otherwise.
+// AttestNode implements state.Store.
 func (d *DB) AttestNode(ctx context.Context, n state.Node) error {
 	grants, err := encode(n.Grant)
 	if err != nil {
 		return err
 	}
 	return d.inTx(ctx, "attest node", func(ctx context.Context, t *tx) error {
-		if n.Role == snapshot.RoleGateway { // which has none
+		if n.Role == snapshot.RoleGateway { // a gateway has none
 			for _, name := range []string{"delete-workloads", "delete-addresses"} {
 				if _, err := t.exec(ctx, name, n.Name); err != nil {
 					return err
 				}
 			}
 		}
-		changed, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), n.Generation, grants, stamp(n.Attested))
+		changed, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), n.Generation, grants, timeValue(n.Attested))
 		if err == nil && changed == 0 {
 			err = fmt.Errorf("attest node %q: %w", n.Name, state.ErrRevoked)
 		}
@@ -36,20 +34,20 @@ func (d *DB) AttestNode(ctx context.Context, n state.Node) error {
 	})
 }
 
-// Node reads one node; ErrNotFound when there is none.
+// Node implements state.Store.
 func (d *DB) Node(ctx context.Context, name string) (state.Node, error) {
 	return one(ctx, d, "node", scanNode, name)
 }
 
-// NodeOf reads the node of a generation; ErrNotFound when there is none (any more).
+// NodeOf implements state.Store.
 func (d *DB) NodeOf(ctx context.Context, generation string) (state.Node, error) {
 	return one(ctx, d, "node-of", scanNode, generation)
 }
 
-// Nodes reads all, the revoked ones too, sorted by name.
+// Nodes implements state.Store.
 func (d *DB) Nodes(ctx context.Context) ([]state.Node, error) { return list(ctx, d, "nodes", scanNode) }
 
-// BeginConversation numbers a conversation with a node's agent.
+// BeginConversation implements state.Store.
 func (d *DB) BeginConversation(ctx context.Context, node, generation string) (n uint64, err error) {
 	err = d.inTx(ctx, "begin-conversation", func(ctx context.Context, t *tx) error {
 		err := t.scan(ctx, "begin-conversation", []any{&n}, node, generation)
@@ -61,7 +59,7 @@ func (d *DB) BeginConversation(ctx context.Context, node, generation string) (n 
 	return n, err
 }
 
-// RegisterNode replaces what is known of a node by its reports.
+// RegisterNode implements state.Store.
 func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Time) error {
 	var gateway, reached any
 	if r.Node.Gateway != nil {
@@ -79,7 +77,7 @@ func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Ti
 		return err
 	}
 	return d.inTx(ctx, "register node", func(ctx context.Context, t *tx) error {
-		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), r.Node.Name, int64(r.Conversation),
+		changed, err := t.exec(ctx, "register-node", gateway, reached, timeValue(now), r.Node.Name, int64(r.Conversation),
 			r.Node.Builtin)
 		if err == nil && changed == 0 {
 			err = t.unregistered(ctx, r.Node.Name)
@@ -97,7 +95,7 @@ func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Ti
 	})
 }
 
-// rowsOf are a registration's workloads and their addresses, as rows to add.
+// rowsOf returns a registration's workloads and their addresses as rows.
 func rowsOf(r state.Registration) (workloads, addresses [][]string, err error) {
 	seen := map[netip.Addr]bool{}
 	for _, w := range r.Workloads {
@@ -117,7 +115,7 @@ func rowsOf(r state.Registration) (workloads, addresses [][]string, err error) {
 	return workloads, addresses, nil
 }
 
-// addAll adds rows of a node: ErrExists when one of them is there already.
+// addAll adds rows of a node. It returns ErrExists if one of them exists.
 func (t *tx) addAll(ctx context.Context, name, node string, rows [][]string) error {
 	if len(rows) == 0 {
 		return nil
@@ -133,7 +131,7 @@ func (t *tx) addAll(ctx context.Context, name, node string, rows [][]string) err
 	return err
 }
 
-// unregistered is why a node could not be registered.
+// unregistered returns why a node could not be registered.
 func (t *tx) unregistered(ctx context.Context, node string) error {
 	var conversation int64
 	err := t.scan(ctx, "conversation-of", []any{&conversation}, node)
@@ -146,7 +144,7 @@ func (t *tx) unregistered(ctx context.Context, node string) error {
 	return fmt.Errorf("register node %q: it has spoken since: %w", node, state.ErrSuperseded)
 }
 
-// Registration reads what a node said last.
+// Registration implements state.Store.
 func (d *DB) Registration(ctx context.Context, node string) (state.Registration, error) {
 	r, err := one(ctx, d, "registration", func(s scanner) (state.Registration, error) {
 		var r state.Registration
@@ -161,11 +159,10 @@ func (d *DB) Registration(ctx context.Context, node string) (state.Registration,
 	return r, err
 }
 
-// RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is under
-// way.
+// RevokeNode implements state.Store.
 func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 	return d.inTx(ctx, "revoke node", func(ctx context.Context, t *tx) error {
-		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
+		n, err := t.exec(ctx, "revoke-node", timeValue(now), name)
 		if err != nil {
 			return err
 		}
@@ -177,12 +174,12 @@ func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 				return err
 			}
 		}
-		_, err = t.exec(ctx, "cancel-tokens", stamp(now), name)
+		_, err = t.exec(ctx, "cancel-tokens", timeValue(now), name)
 		return err
 	})
 }
 
-// Registry reads the nodes that are not revoked, and all workloads.
+// Registry implements state.Store.
 func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 	nodes, err := d.Nodes(ctx)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// use is one attempt at something that can be used once.
+// use is an attempt to use something that can be used once.
 type use struct {
 	what, id, by string
 	now          time.Time
-	statement    string // that marks it as used, if it may be
+	statement    string // marks it as used if it may be
 }
 
 // secret is what can be used once, as it is kept.
@@ -37,7 +37,7 @@ func (d *DB) useOnce(ctx context.Context, u use, hash [32]byte, look func() (sec
 	case subtle.ConstantTimeCompare(kept.hash[:], hash[:]) != 1:
 		return d.refuse(ctx, u, "wrong secret", state.ErrSecret)
 	}
-	n, err := d.exec(ctx, u.statement, stamp(u.now), u.by, u.id, stamp(u.now))
+	n, err := d.exec(ctx, u.statement, timeValue(u.now), u.by, u.id, timeValue(u.now))
 	if err != nil || n == 1 {
 		return err
 	}
@@ -55,10 +55,10 @@ func (d *DB) useOnce(ctx context.Context, u use, hash [32]byte, look func() (sec
 	}
 }
 
-// EndExpired closes tokens and invitations whose time is over for good, whatever the clock says later.
+// EndExpired implements state.Store.
 func (d *DB) EndExpired(ctx context.Context, now time.Time) error {
 	for _, name := range []string{"end-tokens", "end-invites"} {
-		if _, err := d.exec(ctx, name, stamp(now)); err != nil {
+		if _, err := d.exec(ctx, name, timeValue(now)); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func (d *DB) refuse(ctx context.Context, u use, reason string, cause error) erro
 	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), d.Record(ctx, e))
 }
 
-// action is what the attempt is called among the events.
+// action returns the event's action for the attempt.
 func (u use) action() string {
 	if u.what == "token" {
 		return "node join"

@@ -12,8 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// EstablishPeer writes a peering made by token: object and first roots, in place of all that was known under its name.
-// It ends a suspension or revocation, since both sides have consented anew.
+// EstablishPeer implements state.Store.
 func (d *DB) EstablishPeer(
 	ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time,
 ) error {
@@ -25,30 +24,29 @@ func (d *DB) EstablishPeer(
 	if err != nil {
 		return err
 	}
-	_, err = d.exec(ctx, "establish-peer", object.Name, text, stamp(now), roots, seq, stamp(now))
+	_, err = d.exec(ctx, "establish-peer", object.Name, text, timeValue(now), roots, seq, timeValue(now))
 	return err
 }
 
-// Peers reads all, the revoked ones too, sorted by name.
+// Peers implements state.Store.
 func (d *DB) Peers(ctx context.Context) ([]state.Peer, error) { return list(ctx, d, "peers", scanPeer) }
 
-// SetPeerBundle writes roots in place of those of the sequence held.
+// SetPeerBundle implements state.Store.
 func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error {
 	seq, err1 := sequenceOf(sequence)
 	was, err2 := sequenceOf(held)
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("bundle of peer %q: %w", name, err)
 	}
-	return d.replace(ctx, name, "set-bundle", name, roots, seq, stamp(now), was)
+	return d.replace(ctx, name, "set-bundle", name, roots, seq, timeValue(now), was)
 }
 
-// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
-// ones. A suspension stays. ErrRevoked when the peer is revoked.
+// AdoptPeerRoots implements state.Store.
 func (d *DB) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
-	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, stamp(now))
+	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, timeValue(now))
 }
 
-// SetPeerCatalogue writes what a peer offers, in place of the catalogue of the sequence held.
+// SetPeerCatalogue implements state.Store.
 func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue, held uint64) error {
 	text, err := encode(c)
 	if err != nil {
@@ -57,7 +55,7 @@ func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catal
 	return d.replace(ctx, name, "set-catalogue", name, text, fmt.Sprint(c.Sequence), fmt.Sprint(held))
 }
 
-// SetPeerReadiness writes what a peer said of its services, in place of what has the sequence held.
+// SetPeerReadiness implements state.Store.
 func (d *DB) SetPeerReadiness(ctx context.Context, name string, r snapshot.Readiness, held uint64) error {
 	text, err := encode(r)
 	if err != nil {
@@ -66,7 +64,7 @@ func (d *DB) SetPeerReadiness(ctx context.Context, name string, r snapshot.Readi
 	return d.replace(ctx, name, "set-readiness", name, text, fmt.Sprint(r.Sequence), fmt.Sprint(held))
 }
 
-// replace runs a statement that writes where what it replaces is still there.
+// replace runs a statement that writes only if what it replaces still exists.
 func (d *DB) replace(ctx context.Context, name, statement string, args ...any) error {
 	return d.inTx(ctx, statement, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, statement, args...)
@@ -92,8 +90,7 @@ func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...
 	return err
 }
 
-// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any
-// more).
+// SetPeerObject implements state.Store.
 func (d *DB) SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error {
 	text, err := encode(object)
 	if err != nil {
@@ -102,16 +99,16 @@ func (d *DB) SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error
 	return d.unlessRevoked(ctx, object.Name, "set-peer-object", text, object.Name)
 }
 
-// SetPeerSuspended suspends or resumes a peer.
+// SetPeerSuspended implements state.Store.
 func (d *DB) SetPeerSuspended(ctx context.Context, name string, suspended bool) error {
-	_, err := d.exec(ctx, "set-suspended", name, flag(suspended))
+	_, err := d.exec(ctx, "set-suspended", name, boolValue(suspended))
 	return err
 }
 
-// RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can undo.
+// RevokePeer implements state.Store.
 func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
 	return d.inTx(ctx, "revoke peer", func(ctx context.Context, t *tx) error {
-		if _, err := t.exec(ctx, "revoke-peer", name, stamp(now)); err != nil {
+		if _, err := t.exec(ctx, "revoke-peer", name, timeValue(now)); err != nil {
 			return err
 		}
 		_, err := t.exec(ctx, "cancel-invites", name)
@@ -119,7 +116,7 @@ func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
 	})
 }
 
-// NextSequence is a number that grows with every call for a name, unless it is asked for the same thing again.
+// NextSequence implements state.Store.
 func (d *DB) NextSequence(ctx context.Context, name, of string, now time.Time) (uint64, error) {
 	var n int64
 	err := d.inTx(ctx, "next-sequence", func(ctx context.Context, t *tx) error {

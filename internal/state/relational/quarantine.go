@@ -6,7 +6,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Quarantines reads all, sorted by proxy and object.
+// Quarantines implements state.Store.
 func (d *DB) Quarantines(ctx context.Context) ([]state.Quarantine, error) {
 	return list(ctx, d, "quarantine", func(s scanner) (state.Quarantine, error) {
 		var q state.Quarantine
@@ -16,7 +16,7 @@ func (d *DB) Quarantines(ctx context.Context) ([]state.Quarantine, error) {
 	})
 }
 
-// ChangeQuarantines adds some and ends others, all or none.
+// ChangeQuarantines implements state.Store.
 func (d *DB) ChangeQuarantines(ctx context.Context, add, end []state.Quarantine) error {
 	return d.inTx(ctx, "keep quarantines", func(ctx context.Context, t *tx) error {
 		for _, q := range end {
@@ -27,7 +27,7 @@ func (d *DB) ChangeQuarantines(ctx context.Context, add, end []state.Quarantine)
 		}
 		for _, q := range add {
 			if _, err := t.exec(ctx, "put-quarantine", q.Proxy, q.Object.Kind, q.Object.Namespace, q.Object.Name,
-				q.Content, q.Reason, stamp(q.Since)); err != nil {
+				q.Content, q.Reason, timeValue(q.Since)); err != nil {
 				return err
 			}
 		}

@@ -15,19 +15,19 @@ import (
 //go:embed queries/*.sql
 var shared embed.FS
 
-// queryHead begins a statement: whether it reads or writes, its name, and for one whose effect can be watched the topic
-// and which argument is the key.
+// queryHead matches the header of a statement: whether it reads or writes, its name and, if its effect can be watched,
+// the topic and the argument that is the key.
 var queryHead = regexp.MustCompile(`(?m)^-- (read|write): ([a-z-]+)(?: \(changes ([a-z]+)(?: \$(\d))?\))?$`)
 
 // query is one statement.
 type query struct {
 	name, text string
 	writes     bool
-	changes    state.Topic // empty: nobody watches it
-	key        int         // the number of the argument, from 1; 0: there is none
+	changes    state.Topic // empty: not watched
+	key        int         // number of the argument, from 1; 0: none
 }
 
-// queries reads all statements of a folder.
+// queries parses all statements in a folder.
 func queries(dir fs.FS) ([]query, error) {
 	files, err := fs.Glob(dir, "*.sql")
 	if err != nil {
@@ -46,7 +46,7 @@ func queries(dir fs.FS) ([]query, error) {
 			if i+1 < len(heads) {
 				end = heads[i+1][0]
 			}
-			// alone: a driver may read anything behind it at each use
+			// without what follows: a driver may parse it on each use
 			statement, _, _ := strings.Cut(text[h[1]:end], ";\n")
 			q := query{name: text[h[4]:h[5]], text: statement, writes: text[h[2]:h[3]] == "write"}
 			if h[6] >= 0 {
@@ -63,7 +63,7 @@ func queries(dir fs.FS) ([]query, error) {
 	return all, nil
 }
 
-// prepare readies every statement, so that one that does not fit the schema fails when the database is opened.
+// prepare prepares every statement, so that one that does not fit the schema fails when the database is opened.
 func (d *DB) prepare(ctx context.Context) error {
 	dir, err := fs.Sub(shared, "queries")
 	if err != nil {

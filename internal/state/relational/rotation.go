@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Rotation reads the rotation under way, or the last one; ErrNotFound when there never was one.
+// Rotation implements state.Store.
 func (d *DB) Rotation(ctx context.Context) (state.Rotation, error) {
 	return one(ctx, d, "rotation", scanRotation)
 }
@@ -25,7 +25,7 @@ func scanRotation(s scanner) (state.Rotation, error) {
 	return r, err
 }
 
-// PutRotation writes how far a rotation has come since it was at from.
+// PutRotation implements state.Store.
 func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string) error {
 	oldRoot, err1 := hex.DecodeString(r.OldRoot)
 	newRoot, err2 := hex.DecodeString(r.NewRoot)
@@ -44,7 +44,7 @@ func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put
 		}
 		for _, b := range put {
 			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key),
-				stamp(b.Created)); err != nil {
+				timeValue(b.Created)); err != nil {
 				return err
 			}
 		}
@@ -54,14 +54,13 @@ func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put
 			}
 		}
 		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), orEmpty(signing),
-			stamp(r.Began),
-			stamp(r.Since), passed)
+			timeValue(r.Began),
+			timeValue(r.Since), passed)
 		return err
 	})
 }
 
-// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were
-// revoked.
+// CertsUnder implements state.Store.
 func (d *DB) CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error) {
 	finger, err := hex.DecodeString(root)
 	if err != nil {
@@ -71,5 +70,5 @@ func (d *DB) CertsUnder(ctx context.Context, root string, now time.Time) ([]stat
 		var u state.CertUse
 		err := s.Scan(&u.Node, &u.SPIFFEID, timeOf{&u.NotAfter})
 		return u, err
-	}, stamp(now), finger)
+	}, timeValue(now), finger)
 }

@@ -8,22 +8,21 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddToken writes a new token; ErrExists when its ID is taken.
+// AddToken implements state.Store.
 func (d *DB) AddToken(ctx context.Context, t state.Token) error {
 	grants, err := encode(t.Grant)
 	if err != nil {
 		return err
 	}
-	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, stamp(t.Created), t.MadeBy,
-		stamp(t.Expires))
+	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, timeValue(t.Created), t.MadeBy,
+		timeValue(t.Expires))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("add token %q: %w", t.ID, state.ErrExists)
 	}
 	return err
 }
 
-// UseToken marks a token as used and returns it. Of all who try, at any time, one succeeds. The others get ErrNotFound,
-// ErrSecret, ErrUsed or ErrExpired, and the refusal is recorded.
+// UseToken implements state.Store.
 func (d *DB) UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error) {
 	var t state.Token
 	u := use{what: "token", id: id, by: by, now: now, statement: "use-token"}
@@ -38,9 +37,9 @@ func (d *DB) UseToken(ctx context.Context, id string, hash [32]byte, by string, 
 	return t, nil
 }
 
-// CancelToken ends a token that was not used yet. ErrNotFound when there is none, ErrUsed when it was used.
+// CancelToken implements state.Store.
 func (d *DB) CancelToken(ctx context.Context, id string, now time.Time) error {
-	n, err := d.exec(ctx, "cancel-token", stamp(now), id)
+	n, err := d.exec(ctx, "cancel-token", timeValue(now), id)
 	if err != nil || n == 1 {
 		return err
 	}
@@ -51,20 +50,20 @@ func (d *DB) CancelToken(ctx context.Context, id string, now time.Time) error {
 	return err
 }
 
-// CancelTokensMadeBy ends the tokens of one maker that were not used yet, and says how many. None is no error.
+// CancelTokensMadeBy implements state.Store.
 func (d *DB) CancelTokensMadeBy(ctx context.Context, maker string, now time.Time) (int64, error) {
-	return d.exec(ctx, "cancel-tokens-made-by", stamp(now), maker)
+	return d.exec(ctx, "cancel-tokens-made-by", timeValue(now), maker)
 }
 
-// Tokens reads all tokens, oldest first.
+// Tokens implements state.Store.
 func (d *DB) Tokens(ctx context.Context) ([]state.Token, error) {
 	return list(ctx, d, "tokens", scanToken)
 }
 
-// errCancelled is an ErrNotFound to whoever asks, and something else on record.
+// errCancelled is ErrNotFound to the caller, but recorded as such.
 var errCancelled = fmt.Errorf("cancelled: %w", state.ErrNotFound)
 
-// notCancelled scans a token; one that was cancelled is none.
+// notCancelled scans a token. A cancelled one counts as missing.
 func notCancelled(s scanner) (state.Token, error) {
 	t, err := scanToken(s)
 	if err == nil && !t.Cancelled.IsZero() {

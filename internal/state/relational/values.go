@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// stamp is a time as the tables keep it: microseconds since 1970, NULL for the zero time.
-func stamp(t time.Time) any {
+// timeValue encodes a time: microseconds since 1970, NULL for the zero time.
+func timeValue(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}
 	return t.UnixMicro()
 }
 
-// flag is a bool as the tables keep it.
-func flag(b bool) int64 {
+// boolValue encodes a bool.
+func boolValue(b bool) int64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// timeOf scans what stamp wrote.
+// timeOf scans the result of timeValue.
 type timeOf struct{ t *time.Time }
 
 func (s timeOf) Scan(v any) error {
@@ -38,7 +38,7 @@ func (s timeOf) Scan(v any) error {
 	return nil
 }
 
-// jsonOf scans JSON into what p points to; NULL leaves it alone.
+// jsonOf scans JSON into p. NULL leaves it unchanged.
 type jsonOf struct{ p any }
 
 func (s jsonOf) Scan(v any) error {
@@ -52,7 +52,7 @@ func (s jsonOf) Scan(v any) error {
 	}
 }
 
-// addrOf scans an address as its own text; NULL is none.
+// addrOf scans an address as text. NULL is the zero address.
 type addrOf struct{ a *netip.Addr }
 
 func (s addrOf) Scan(v any) (err error) {

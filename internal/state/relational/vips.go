@@ -10,11 +10,10 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// maxVIPsTogether bounds the rows of one transaction, so that others are not kept waiting while thousands are written.
+// maxVIPsTogether limits the rows of one transaction, so that others do not wait while thousands are written.
 const maxVIPsTogether = 1000
 
-// SaveVIPs keeps a choice of virtual addresses. When it fails a part of it may have been kept; the same choice may be
-// saved again.
+// SaveVIPs implements state.Store.
 func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
 	for drop := range slices.Chunk(c.Drop, maxVIPsTogether) {
 		err := d.inTx(ctx, "release addresses", func(ctx context.Context, t *tx) error {
@@ -32,7 +31,7 @@ func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
 	for put := range slices.Chunk(c.Put, maxVIPsTogether) {
 		err := d.inTx(ctx, "keep addresses", func(ctx context.Context, t *tx) error {
 			for _, r := range put {
-				n, err := t.exec(ctx, "put-vip", r.Name, r.Namespace, r.Addr.String(), stamp(r.Gone))
+				n, err := t.exec(ctx, "put-vip", r.Name, r.Namespace, r.Addr.String(), timeValue(r.Gone))
 				if err == nil && n == 0 {
 					err = fmt.Errorf("host %s has another address: %w", r.Name, state.ErrExists)
 				}
@@ -49,7 +48,7 @@ func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
 	return nil
 }
 
-// VIPs reads all that was kept.
+// VIPs implements state.Store.
 func (d *DB) VIPs(ctx context.Context) ([]vip.Row, error) {
 	return list(ctx, d, "vips", func(s scanner) (vip.Row, error) {
 		var r vip.Row

@@ -7,22 +7,22 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// maxPending bounds what is kept for a watcher that does not receive. What exceeds it becomes one change of everything.
+// maxPending limits the queue of a watcher that does not receive. Beyond it, a single change stands for everything.
 const maxPending = 10_000
 
-// Watchers tell changes to all who watch.
+// Watchers notify all watchers of changes.
 type Watchers struct {
-	mu  sync.Mutex // guards all
+	mu  sync.Mutex // guards the fields below
 	all map[*watcher]bool
 }
 
 type watcher struct {
 	pending map[state.Change]bool // guarded by Watchers.mu
 	order   []state.Change        // of pending
-	news    chan struct{}         // has a value while something is pending
+	news    chan struct{}         // holds a value while something is pending
 }
 
-// Tell passes changes on. It never waits for a watcher.
+// Tell passes changes on. It never blocks.
 func (w *Watchers) Tell(changes []state.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -46,7 +46,7 @@ func (w *Watchers) Tell(changes []state.Change) {
 	}
 }
 
-// Watch sends what is told from now on, until ctx ends.
+// Watch sends changes that are told from now on, until ctx is done.
 func (w *Watchers) Watch(ctx context.Context) <-chan []state.Change {
 	one := &watcher{pending: map[state.Change]bool{}, news: make(chan struct{}, 1)}
 	w.mu.Lock()
@@ -66,7 +66,7 @@ func (w *Watchers) Watch(ctx context.Context) <-chan []state.Change {
 			}
 			changes := w.take(one)
 			if len(changes) == 0 {
-				continue // what came while news was read went with it
+				continue // already taken by an earlier receive
 			}
 			select {
 			case <-ctx.Done():

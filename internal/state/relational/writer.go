@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// maxTogether bounds how many writes share one transaction.
+	// maxTogether limits the writes in one transaction.
 	maxTogether = 512
 	// patience is how long a database may be away before changes fail, and leastPatience how long each is tried after
 	// that: not to wait for it would take one lost connection for a lost database. readPatience is how long what only
@@ -26,18 +26,18 @@ const (
 
 var errClosed = errors.New("it is closed")
 
-// write is one change that somebody waits for.
+// write is one change that a caller waits for.
 type write struct {
 	name string
 	do   func(context.Context, *tx) error // may be run more than once
-	err  error                            // how it went
-	done chan error                       // takes one answer
+	err  error                            // outcome
+	done chan error                       // receives one answer
 }
 
-// writer carries out all writes, one after the other, in one goroutine. What comes while it waits for the database
-// shares the next transaction: nobody is answered before what they asked for is durable.
+// writer executes all writes in one goroutine. Writes that arrive while it waits for the database share the next
+// transaction. A caller is answered only when its write is durable.
 type writer struct {
-	writes  chan *write   // unbuffered: who is heard is answered
+	writes  chan *write   // unbuffered: a received write is always answered
 	stopped sync.Once     // closes closing
 	closing chan struct{} // closed by stop
 	ended   chan struct{} // closed when nothing is written any more
@@ -49,7 +49,7 @@ func (d *DB) startWriter() {
 	go d.carryOutAll(d.writer)
 }
 
-// stop ends the writer, once it has answered whom it heard.
+// stop ends the writer after it has answered all writes that it received.
 func (w *writer) stop() {
 	if w != nil {
 		w.stopped.Do(func() { close(w.closing) })
@@ -57,8 +57,8 @@ func (w *writer) stop() {
 	}
 }
 
-// ask has a write carried out and waits until it is durable. A caller whose ctx ends before the writer has heard of it
-// leaves it undone; one whose ctx ends later waits all the same, since it happens.
+// ask executes a write and waits until it is durable. If ctx is done before the writer has received it, it is not
+// executed. If later, ask waits for the outcome, since it will be executed.
 func (d *DB) ask(ctx context.Context, one *write) error {
 	one.done = make(chan error, 1)
 	if err := ctx.Err(); err != nil {
@@ -79,7 +79,7 @@ func (d *DB) carryOutAll(w *writer) {
 	for {
 		select {
 		case first := <-w.writes:
-			runtime.Gosched() // who is ready to ask, asks
+			runtime.Gosched() // let other callers send their writes
 			d.carryOut(w.gather(first))
 		case <-w.closing:
 			return
@@ -87,7 +87,7 @@ func (d *DB) carryOutAll(w *writer) {
 	}
 }
 
-// gather is a write and all that wait beside it.
+// gather returns first and all waiting writes.
 func (w *writer) gather(first *write) []*write {
 	all := []*write{first}
 	for len(all) < maxTogether {
@@ -102,7 +102,7 @@ func (w *writer) gather(first *write) []*write {
 }
 
 func (d *DB) carryOut(writes []*write) {
-	if err := d.persist(context.Background(), writes); err != nil { // no caller's: it is for all of them
+	if err := d.persist(context.Background(), writes); err != nil { // not a caller's context: it serves all of them
 		for _, one := range writes {
 			if one.err == nil {
 				one.err = d.fail(one.name, fmt.Errorf("given up with another change: %w", err))
@@ -114,8 +114,8 @@ func (d *DB) carryOut(writes []*write) {
 	}
 }
 
-// persist carries out writes in one transaction, and anew as long as what keeps it from that may pass. One that fails
-// leaves the others alone, unless it spoils the transaction; then none has happened.
+// persist executes writes in one transaction and retries while the error is temporary. A failing write does not affect
+// the others unless it spoils the transaction; then none has happened.
 func (d *DB) persist(ctx context.Context, writes []*write) error {
 	until := d.writer.patientUntil(time.Now())
 	for apart := false; ; {
@@ -164,8 +164,8 @@ func (w *writer) patientUntil(now time.Time) time.Time {
 // errRefused says that a write was refused, and nothing else is wrong with the transaction.
 var errRefused = errors.New("a change was refused")
 
-// attempt carries out writes in one transaction, apart from one another or, which is quicker, in the hope that none is
-// refused.
+// attempt executes writes in one transaction. With apart, each can fail alone; without, which is faster, it assumes
+// that none is refused.
 func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until time.Time) ([]state.Change, error) {
 	forever := ctx
 	ctx, cancel := d.engine.Bounded(ctx)
@@ -190,7 +190,7 @@ func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until tim
 	return t.changes, err
 }
 
-// outcome is nil where a transaction was committed although its end was not heard because of err.
+// outcome returns nil if a transaction was committed although its end was lost because of err.
 func (d *DB) outcome(ctx context.Context, id string, err error, until time.Time) error {
 	for {
 		bounded, cancel := d.engine.Bounded(ctx)
@@ -202,7 +202,7 @@ func (d *DB) outcome(ctx context.Context, id string, err error, until time.Time)
 		case unknown == nil:
 			return err
 		case time.Now().After(until):
-			d.watchers.Tell([]state.Change{{}}) // whoever watches reads all again
+			d.watchers.Tell([]state.Change{{}}) // watchers must read everything again
 			return fmt.Errorf("it is not known whether it was written: %w", err)
 		}
 		time.Sleep(retryPause)
@@ -224,7 +224,7 @@ func (t *tx) run(ctx context.Context, writes []*write, apart bool) error {
 	return nil
 }
 
-// refusal is errRefused where an error concerns one write only.
+// refusal returns errRefused if an error concerns only one write.
 func (t *tx) refusal(err error) error {
 	if t.d.engine.Judge(err) == Alone {
 		return errRefused
@@ -232,7 +232,7 @@ func (t *tx) refusal(err error) error {
 	return err
 }
 
-// apart carries out one write so that it can fail alone.
+// apart executes one write so that it can fail alone.
 func (t *tx) apart(ctx context.Context, one *write) error {
 	if _, err := t.tx.ExecContext(ctx, "SAVEPOINT one"); err != nil {
 		return err

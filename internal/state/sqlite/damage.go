@@ -17,7 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// damaged says what is wrong with the file and what to do.
+// damaged describes the damage and the remedy.
 func damaged(path, detail string) error {
 	return fmt.Errorf("%w: %s: %s. It was left as it is. Restore it from a backup (with %s-wal, if the backup has one); "+
 		"only without a backup move it away: then the mesh begins anew with a new root, and every node and peer must join again",
@@ -33,7 +33,7 @@ func isDamage(err error) bool {
 	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
 }
 
-// inspect looks at the file before SQLite does, for what SQLite would take for a new database.
+// inspect checks the file before SQLite opens it, for damage that SQLite would take for a new database.
 func inspect(path string) (exists bool, err error) {
 	info, err := os.Stat(path)
 	switch {
@@ -63,7 +63,7 @@ func inspectMissing(path string) error {
 	return nil
 }
 
-// inspectHeader reads the 100 bytes described in sqlite.org/fileformat2.html §1.3.
+// inspectHeader reads the 100-byte header (sqlite.org/fileformat2.html §1.3).
 func inspectHeader(path string, size int64) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -85,7 +85,7 @@ func inspectHeader(path string, size int64) error {
 	return nil
 }
 
-// examine lets SQLite check its own structure, then compares the checksum of the schema and of every row.
+// examine runs SQLite's integrity check, then verifies the checksums of the schema and of every row.
 func examine(ctx context.Context, p *sql.DB, path string) error {
 	var first string
 	if err := p.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&first); err != nil {
@@ -152,7 +152,7 @@ func strs(ctx context.Context, p *sql.DB, q string, args ...any) ([]string, erro
 	return all, errors.Join(rows.Err(), rows.Close())
 }
 
-// chained is a SQL condition on what Events were written down: each is linked to the one before, none is missing.
+// chained is a SQL condition: every event is linked to its predecessor, and none is missing.
 const chained = `SELECT
   (SELECT count(*) FROM (
     SELECT seq, lag(seq) OVER w AS before, link, isthmus_link(lag(link) OVER w, time, actor, origin, action, object, outcome, detail, of) AS want
@@ -160,7 +160,7 @@ const chained = `SELECT
   WHERE (before IS NOT NULL OR seq = 1) AND (link IS NOT want OR before <> seq - 1))
   + (SELECT count(*) FROM sqlite_sequence WHERE name = 'events' AND seq IS NOT (SELECT max(seq) FROM events))`
 
-// examineEvents looks for events that were taken out or changed.
+// examineEvents detects events that were removed or modified.
 func examineEvents(ctx context.Context, p *sql.DB, path string) error {
 	tables, err := strs(ctx, p, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'events'")
 	if err != nil || len(tables) == 0 {

@@ -1,3 +1,3 @@
-// Package sqlite keeps the state of one control plane in one file. The file is durable (what was acknowledged
-// survives a power cut) and checked: a damaged one is named when it is opened and never begun anew.
+// Package sqlite keeps the state of a single control plane in one file. Acknowledged writes survive a power loss.
+// Damage is detected when the file is opened; a damaged file is never replaced by a new one.
 package sqlite

@@ -19,7 +19,7 @@ import (
 //go:embed queries/*.sql
 var statements embed.FS
 
-// engine is one open file.
+// engine is an open file.
 type engine struct {
 	path  string
 	lock  *os.File // held while the file is open
@@ -30,31 +30,31 @@ type engine struct {
 func (e *engine) Pools() (read, write *sql.DB) { return e.read, e.write }
 
 func (e *engine) Statements() fs.FS {
-	dir, _ := fs.Sub(statements, "queries") // fails for a name that is not valid
+	dir, _ := fs.Sub(statements, "queries") // fails only for an invalid name
 	return dir
 }
 
-// Begin begins a transaction. Only this process has the file, so nothing can be lost between it and the database.
+// Begin starts a transaction. No connection can be lost, so it needs no id.
 func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
 	t, err := e.write.BeginTx(ctx, nil)
 	return t, "", err
 }
 
-// Bounded ends with ctx: nothing is between this process and its file.
+// Bounded returns ctx: there is no server that could hang.
 func (e *engine) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithCancel(ctx)
 }
 
-// Committed is never asked: no fault is Passing.
+// Committed is never called, since no fault is Passing.
 func (e *engine) Committed(context.Context, string) (bool, error) {
 	return false, errors.ErrUnsupported
 }
 
-// Announce tells nobody: all who may care are in this process, and hear of it there.
+// Announce does nothing: all watchers are in this process.
 func (e *engine) Announce(context.Context, *sql.Tx, []state.Change) error { return nil }
 
-// Judge follows sqlite.org/lang_transaction.html §3: SQLite may undo the whole transaction because of any of its errors
-// but a broken constraint.
+// Judge follows sqlite.org/lang_transaction.html §3: SQLite may roll back the transaction after any error except a
+// violated constraint.
 func (e *engine) Judge(err error) relational.Fault {
 	var s *sqlite.Error
 	if errors.Is(err, state.ErrDamaged) || errors.As(err, &s) && s.Code()&0xff != sqlite3.SQLITE_CONSTRAINT {
@@ -92,7 +92,7 @@ func (e *engine) Check(ctx context.Context) error { return examine(ctx, e.read, 
 
 func (e *engine) Close() error {
 	var errs []error
-	for _, pool := range []*sql.DB{e.read, e.write} { // the writer last: it folds the log into the file
+	for _, pool := range []*sql.DB{e.read, e.write} { // the writing pool last: it merges the log into the file
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}

@@ -27,7 +27,7 @@ func migrationsOf(p *sql.DB, dir fs.FS) (*goose.Provider, error) {
 	return goose.NewProvider(database.DialectSQLite3, p, dir, goose.WithDisableGlobalRegistry(true))
 }
 
-// migrate brings the schema up to date and writes down its checksum.
+// migrate migrates the schema and stores its checksum.
 func migrate(ctx context.Context, p *sql.DB) error {
 	g, err := migrations(p)
 	if err != nil {
@@ -48,7 +48,7 @@ func migrateBy(ctx context.Context, p *sql.DB, g *goose.Provider) error {
 		if open, err := midway(ctx, p); err != nil || have == want && !open {
 			return err
 		}
-		// 0 says that the schema is being changed, should a crash come between the change and its checksum.
+		// 0 marks a migration in progress, in case of a crash between the migration and its checksum.
 		if _, err := p.ExecContext(ctx, "UPDATE schema_sum SET sum = 0"); err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func migrateBy(ctx context.Context, p *sql.DB, g *goose.Provider) error {
 	return writeSchemaSum(ctx, p)
 }
 
-// midway answers whether an earlier start was stopped while it changed the schema.
+// midway reports whether an earlier start was interrupted during a migration.
 func midway(ctx context.Context, p *sql.DB) (bool, error) {
 	var sum int64
 	err := p.QueryRowContext(ctx, "SELECT sum FROM schema_sum").Scan(&sum)
@@ -77,7 +77,7 @@ func writeSchemaSum(ctx context.Context, p *sql.DB) error {
 	return err
 }
 
-// schemaSum is the checksum of the schema's own text.
+// schemaSum returns the checksum of the schema's text.
 func schemaSum(ctx context.Context, p *sql.DB) (int64, error) {
 	rows, err := p.QueryContext(ctx, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 // applicationID marks the file as ours in its header: "ISTH".
 const applicationID = 0x49535448
 
-// Open opens the state file, or makes it when there is none, and brings its schema up to date. A file that is damaged,
-// cut off, emptied, not ours or in use is an error that says so and leaves the file as it is.
+// Open opens the state file, or creates it if there is none, and migrates its schema. If the file is damaged,
+// truncated, empty, foreign or in use, it returns an error and leaves the file unchanged.
 func Open(ctx context.Context, path string) (*relational.DB, error) {
 	e, err := Engine(ctx, path)
 	if err != nil {
@@ -30,7 +30,7 @@ func Open(ctx context.Context, path string) (*relational.DB, error) {
 	return relational.New(ctx, e, &relational.Watchers{})
 }
 
-// Engine is what Open keeps the state in.
+// Engine returns the engine that Open uses.
 func Engine(ctx context.Context, path string) (relational.Engine, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -75,7 +75,7 @@ func (e *engine) open(ctx context.Context) error {
 	return err
 }
 
-// describe names the file in whatever kept it from opening.
+// describe adds the file's name to an error of opening it.
 func (e *engine) describe(err error) error {
 	if isDamage(err) && !errors.Is(err, state.ErrDamaged) {
 		return damaged(e.path, err.Error())
@@ -86,7 +86,7 @@ func (e *engine) describe(err error) error {
 	return fmt.Errorf("open state file %s: %w", e.path, err)
 }
 
-// pool opens the file for at most n users at a time.
+// pool opens the file for at most n connections.
 func pool(path string, n int, settings string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: "_busy_timeout=10000&" + settings}
 	p, err := sql.Open("sqlite", u.String())
@@ -98,8 +98,8 @@ func pool(path string, n int, settings string) (*sql.DB, error) {
 	return p, nil
 }
 
-// create makes a new file under another name and moves it into place when it is whole, so that a crash midway leaves
-// nothing that looks like a damaged file.
+// create builds a new file under a temporary name and renames it, so that a crash leaves nothing that looks like a
+// damaged file.
 func create(ctx context.Context, path string) error {
 	fresh := path + ".new"
 	for _, f := range []string{fresh, fresh + "-journal"} {
@@ -133,7 +133,7 @@ func fill(ctx context.Context, path string) (err error) {
 	return migrate(ctx, p)
 }
 
-// lockFile keeps a second control plane from the same file. The kernel drops the lock when the process ends.
+// lockFile locks the file against a second control plane. The kernel releases the lock when the process ends.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrNotExist) {

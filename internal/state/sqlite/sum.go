@@ -12,8 +12,8 @@ import (
 	"modernc.org/sqlite"
 )
 
-// registerFunctions teaches SQLite isthmus_sum and isthmus_link, once in a process: the driver knows functions only by
-// a global table.
+// registerFunctions registers isthmus_sum and isthmus_link with SQLite, once per process: the driver has a global table
+// of functions.
 var registerFunctions = sync.OnceValue(func() error { return errors.Join(registerSum(), registerLink()) })
 
 func registerSum() error {
@@ -29,8 +29,7 @@ func registerSum() error {
 		})
 }
 
-// registerLink makes isthmus_link the SHA-256 of its arguments: the link of the event before, and an event's own
-// content.
+// registerLink defines isthmus_link as the SHA-256 of its arguments: the previous event's link and the event's content.
 func registerLink() error {
 	return sqlite.RegisterDeterministicScalarFunction("isthmus_link", -1,
 		func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
@@ -49,7 +48,7 @@ func registerLink() error {
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
 
-// summer folds values into a checksum. It finds accidents; who can write the file on purpose can write the sum too.
+// summer computes a checksum of values. It detects accidents only: whoever can modify the file can modify the sum.
 type summer struct{ crc uint64 }
 
 func (s *summer) add(texts ...string) {
@@ -85,7 +84,7 @@ func (s *summer) chunk(kind byte, b []byte) {
 	s.crc = crc64.Update(crc64.Update(s.crc, crcTable, chunkHead(kind, b)), crcTable, b)
 }
 
-// chunkHead marks kind and length, so that two different rows never fold the same bytes.
+// chunkHead encodes kind and length, so that different rows have different encodings.
 func chunkHead(kind byte, b []byte) []byte {
 	return binary.BigEndian.AppendUint64([]byte{kind}, uint64(len(b)))
 }

@@ -12,11 +12,10 @@ const (
 	frameHeader = 24
 )
 
-// inspectLog looks for damage in the middle of the write-ahead log. SQLite ends the log at the first frame whose
-// checksum is wrong and drops all that follows without a word: right for the torn end of a crash, wrong for a flipped
-// bit, which would undo transactions that were acknowledged. A crash leaves at most one transaction unfinished, so
-// frames of a further one behind the first bad frame prove damage. Damage inside the very last transaction looks like
-// a crash and passes.
+// inspectLog detects damage in the middle of the write-ahead log. SQLite silently ends the log at the first frame with
+// a wrong checksum and drops the rest. That is right for the torn end of a crash, but after a bit flip it would undo
+// acknowledged transactions. A crash leaves at most one unfinished transaction, so frames of a further one after the
+// first bad frame prove damage. Damage inside the very last transaction looks like a crash and is not detected.
 func inspectLog(path string) error {
 	log, err := os.ReadFile(path + "-wal")
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(log) <= walHeader {
@@ -31,8 +30,8 @@ func inspectLog(path string) error {
 	return nil
 }
 
-// lostCommits says what SQLite would drop from a log although it was committed; empty for nothing.
-// The format: sqlite.org/fileformat2.html §4.
+// lostCommits describes the committed transactions that SQLite would drop from a log; empty if there are none. Format:
+// sqlite.org/fileformat2.html §4.
 func lostCommits(log []byte) string {
 	order, ok := walOrder(log)
 	if !ok {
@@ -48,7 +47,7 @@ func lostCommits(log []byte) string {
 	n := (len(log) - walHeader) / size
 	frame := func(i int) []byte { return log[walHeader+i*size:][:size] }
 
-	bad := 0 // the first frame that SQLite would refuse
+	bad := 0 // the first frame that SQLite would reject
 	for ; bad < n; bad++ {
 		f := frame(bad)
 		t0, t1 := walSum(order, s0, s1, f[:8])
@@ -58,11 +57,11 @@ func lostCommits(log []byte) string {
 		}
 		s0, s1 = t0, t1
 	}
-	commits := 0 // whole transactions from the bad frame on, so far
+	commits := 0 // complete transactions from the bad frame on
 	for i := bad; i < n; i++ {
 		f := frame(i)
 		if [8]byte(f[8:16]) != salt {
-			continue // left over from an earlier round of the log, or the bad frame itself
+			continue // left over from an earlier use of the log, or the bad frame itself
 		}
 		if commits > 0 {
 			return fmt.Sprintf("frame %d of %d is not as it was written, and whole transactions follow it", bad+1, n)
@@ -89,7 +88,7 @@ func walOrder(log []byte) (binary.ByteOrder, bool) {
 	}
 }
 
-// walSum is the log's running checksum over 8-byte steps.
+// walSum computes the log's running checksum in 8-byte steps.
 func walSum(order binary.ByteOrder, s0, s1 uint32, b []byte) (uint32, uint32) {
 	for ; len(b) >= 8; b = b[8:] {
 		s0 += order.Uint32(b) + s1

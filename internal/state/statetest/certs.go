@@ -72,8 +72,8 @@ func certs(t *testing.T, s state.Store) {
 	same(t, got, []state.Cert{c, b})
 }
 
-// certsOfGenerations: a node that was revoked, or has joined anew, is given none by a control plane that has not heard
-// of it yet.
+// certsOfGenerations tests that a node that was revoked, or has joined again, gets no certificate from a control plane
+// that does not know it yet.
 func certsOfGenerations(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	join := func(generation string) {

@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// eventBy is an event of alice's, as it is written and as it is read.
+// eventBy returns an event by alice as written and as read.
 func eventBy(seq uint64, at time.Time, action, object, outcome string) state.Event {
 	return state.Event{
 		Seq: seq, Time: at, Actor: "administrator alice", From: "192.0.2.7", Action: action, Object: object,
@@ -49,7 +49,7 @@ func events(t *testing.T, s state.Store) {
 	}
 }
 
-// eventWithEnd: what was begun is seen as begun until its end is written, and ends once.
+// eventWithEnd tests that an event has the outcome begun until its end is recorded, which happens once.
 func eventWithEnd(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	e := eventBy(0, epoch, "ca rotate", "root", "")
@@ -58,7 +58,7 @@ func eventWithEnd(t *testing.T, s state.Store) {
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
 	same(t, got, []state.Event{eventBy(1, epoch, "ca rotate", "root", state.Begun)})
-	e.Outcome = state.Refused // of what was begun: it stays among the events
+	e.Outcome = state.Refused // refused after it was begun: it stays among the events
 	ok(t, s.EndEvent(ctx, seq, e))
 	got, err = s.Events(ctx, state.EventFilter{})
 	ok(t, err)
@@ -68,7 +68,7 @@ func eventWithEnd(t *testing.T, s state.Store) {
 	}
 }
 
-// eventsAreKept: pruning takes events that are past their own retention, whatever moment it is asked for.
+// eventsAreKept tests that pruning removes only events beyond their own retention, whatever time is given.
 func eventsAreKept(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i, days := range []int{0, 10, 399, 405} {
@@ -84,7 +84,7 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	for _, e := range got {
 		objects = append(objects, e.Object)
 	}
-	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // there are few: their age does not matter
+	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // there are few, so their age does not matter
 	for range 1_000 {
 		ok(t, s.Record(ctx, eventBy(0, after(405*24*time.Hour), "token create", "node n4", state.OK)))
 	}
@@ -95,7 +95,7 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	same(t, len(got), 1_003)
 }
 
-// eventsOutliveAClock: a clock that was set years ahead, and back again, makes nobody forget what was done.
+// eventsOutliveAClock tests that a clock set years ahead and back again causes no loss of events.
 func eventsOutliveAClock(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i := range 10 {
@@ -107,7 +107,7 @@ func eventsOutliveAClock(t *testing.T, s state.Store) {
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
 	same(t, len(got), 11)
-	// What came before the last young one stays with it: a gap would look like a record that somebody has altered.
+	// Events before the last young one stay with it: a gap would look like tampering.
 	for i := range 1_001 {
 		ok(t, s.Record(ctx, eventBy(0, after(time.Duration(i)*time.Second), "token create", "node m", state.OK)))
 	}
@@ -119,7 +119,7 @@ func eventsOutliveAClock(t *testing.T, s state.Store) {
 	same(t, len(got), 1_002)
 }
 
-// eventsAreBounded: no row is longer than it may be, and what is not text becomes text.
+// eventsAreBounded tests that rows have a maximum length, and that invalid text is converted.
 func eventsAreBounded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	long := strings.Repeat("ä", 5000)
@@ -137,8 +137,8 @@ func eventsAreBounded(t *testing.T, s state.Store) {
 	}})
 }
 
-// refusalsLeaveRoom: whoever is refused from ever new addresses or under ever new names leaves room for the others,
-// whose refusals are kept with all that is known of them.
+// refusalsLeaveRoom tests that refusals from ever new addresses or names leave room for those of other actors, which
+// keep their details.
 func refusalsLeaveRoom(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	floods := map[string]func(i int) (actor, from string){
@@ -190,7 +190,7 @@ func refusalsLeaveRoom(t *testing.T, s state.Store) {
 	same(t, got[len(got)-2:], []state.Event{node, late})
 }
 
-// refusalsAreFolded: whoever is refused without end, or from everywhere, fills nothing and hides nothing.
+// refusalsAreFolded tests that endless refusals, even from everywhere, neither fill the database nor hide anything.
 func refusalsAreFolded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.Record(ctx, eventBy(0, epoch, "token create", "node n1", state.OK)))
@@ -215,7 +215,7 @@ func refusalsAreFolded(t *testing.T, s state.Store) {
 		count["node n1 (others)"] != 18 || count["node n1 ns/31"] != 1 {
 		t.Errorf("%d rows: %v", len(got), count)
 	}
-	// However many refusals there are, the events are beside them.
+	// However many refusals there are, events are returned beside them.
 	got, err = s.Events(ctx, state.EventFilter{Limit: 1})
 	ok(t, err)
 	if len(got) != 2 || got[0].Actor != "administrator alice" {

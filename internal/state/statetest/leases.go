@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// leases: one has it until it gives it up or it ends, and whoever has lost it writes nothing.
+// leases tests that one holder has a lease until it releases it or it expires, and that a former holder cannot write.
 func leases(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	first, err := s.Acquire(ctx, "work/a", "one", []byte("here"), time.Hour)
@@ -35,14 +35,14 @@ func leases(t *testing.T, s state.Store) {
 	second, err := s.Acquire(ctx, "work/a", "two", nil, time.Hour)
 	ok(t, err)
 	same(t, second.Token, uint64(2))
-	ok(t, s.Release(ctx, first)) // which is not held any more
+	ok(t, s.Release(ctx, first)) // no longer held
 	wantErr(t, s.Under(first).SetPeerSuspended(ctx, "retail", false), state.ErrSuperseded)
 	p, err := PeerOf(ctx, s, "retail")
 	ok(t, err)
 	same(t, p.State.Suspended, true)
 	ok(t, s.Under(second).SetPeerSuspended(ctx, "retail", false))
 
-	// One that nobody renews ends by itself.
+	// A lease that is not renewed expires.
 	ok(t, s.Release(ctx, other))
 	short, err := s.Acquire(ctx, "work/b", "one", nil, time.Millisecond)
 	ok(t, err)
@@ -58,7 +58,7 @@ func leases(t *testing.T, s state.Store) {
 	}
 	wantErr(t, s.Under(short).RevokePeer(ctx, "retail", epoch), state.ErrSuperseded)
 
-	// What nobody has is forgotten after a while, and what somebody has is not.
+	// Expired leases are removed after a while; held ones are not.
 	ok(t, s.Prune(ctx, time.Now().Add(30*time.Minute)))
 	held, err = s.Leases(ctx, "")
 	ok(t, err)

@@ -91,7 +91,7 @@ func registry(t *testing.T, s state.Store) {
 	}
 	same(t, got, want)
 
-	// Two workloads of one name: nothing of the report is taken.
+	// Two workloads of the same name: the report is rejected.
 	if err := s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
 		[]snapshot.Workload{workload("a", "a"), workload("a", "a")}), epoch); err == nil {
 		t.Fatal("two workloads of one name were taken")
@@ -101,7 +101,8 @@ func registry(t *testing.T, s state.Store) {
 	same(t, got, want)
 }
 
-// namesAndAddresses: what one node's workloads have, another's do not get, and those of one node may share an address.
+// namesAndAddresses tests that nodes cannot have the same workload names or addresses, and that workloads of one node
+// may share an address.
 func namesAndAddresses(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for _, name := range []string{"n1", "n2"} {
@@ -134,7 +135,7 @@ func namesAndAddresses(t *testing.T, s state.Store) {
 	wantErr(t, err, state.ErrNotFound)
 }
 
-// conversations: what is said in an earlier one does not count once the node has spoken in a later one.
+// conversations tests that reports of an earlier session do not count after the node has reported in a later one.
 func conversations(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
@@ -178,8 +179,8 @@ func conversations(t *testing.T, s state.Store) {
 	wantErr(t, err, state.ErrNotFound)
 }
 
-// stolenConversation: once a node has joined again, whoever holds its former identity says nothing more, in the
-// conversation that it has nor in a new one, whichever control plane it speaks to.
+// stolenConversation tests that once a node has joined again, the holder of its former identity can report nothing, in
+// its session or a new one, through any control plane.
 func stolenConversation(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	stolen := node("n1", snapshot.RoleNode)
@@ -207,7 +208,7 @@ func revokedNode(t *testing.T, s state.Store) {
 		epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
-	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // once more
+	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // again
 	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
 		[]snapshot.Workload{workload("shop", "web")}), after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
@@ -220,7 +221,7 @@ func revokedNode(t *testing.T, s state.Store) {
 	same(t, one.Revoked, after(time.Minute))
 }
 
-// revokedWhileJoining: whose token was used before the revocation is not let in after it.
+// revokedWhileJoining tests that a node whose token was used before its revocation is not admitted afterwards.
 func revokedWhileJoining(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
@@ -263,7 +264,7 @@ func admins(t *testing.T, s state.Store) {
 	all, err := s.Admins(ctx)
 	ok(t, err)
 	same(t, all, []state.Admin{
-		admin("a1", "alice", time.Minute), // had ended
+		admin("a1", "alice", time.Minute), // already expired
 		revoked(admin("a2", "alice", time.Hour), 2*time.Minute), revoked(admin("a3", "alice", time.Hour), time.Second),
 		admin("c", "carol", time.Hour),
 	})
@@ -295,7 +296,7 @@ func vips(t *testing.T, s state.Store) {
 	wantErr(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{moved}}), state.ErrExists) // a host keeps its address
 	c := row("c.default.svc", "240.240.1.2", time.Time{})                           // b's
 	wantErr(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{c}}), state.ErrExists)
-	for range 2 { // what failed half way is saved again
+	for range 2 { // save again what failed half way
 		ok(t, s.SaveVIPs(ctx, vip.Change{Drop: []string{"b.default.svc"}, Put: []vip.Row{c}}))
 	}
 	got, err = s.VIPs(ctx)

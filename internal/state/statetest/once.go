@@ -47,7 +47,7 @@ func tokenRefusals(t *testing.T, s state.Store) {
 		_, err = s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.66", after(time.Duration(3+i)*time.Minute))
 		wantErr(t, err, state.ErrUsed)
 	}
-	_, err = s.UseToken(ctx, "b", hash("secret of b"), "10.0.0.8", after(15*time.Minute)) // the very end is too late
+	_, err = s.UseToken(ctx, "b", hash("secret of b"), "10.0.0.8", after(15*time.Minute)) // the exact end is too late
 	wantErr(t, err, state.ErrExpired)
 	for _, id := range []string{"x", "y"} {
 		_, err = s.UseToken(ctx, id, hash("secret of a"), "10.0.0.9", after(20*time.Minute))
@@ -69,7 +69,7 @@ func tokenRefusals(t *testing.T, s state.Store) {
 	})
 }
 
-// tokenEnded: what was seen to have ended stays so when the clock is set back.
+// tokenEnded tests that a token that has been seen as expired stays so when the clock is set back.
 func tokenEnded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for _, id := range []string{"tried", "swept", "young"} {
@@ -105,7 +105,7 @@ func cancelledToken(t *testing.T, s state.Store) {
 	wantErr(t, err, state.ErrNotFound)
 	_, err = s.UseToken(ctx, "b", hash("secret of b"), "10.0.0.7", after(2*time.Minute))
 	ok(t, err)
-	ok(t, s.CancelToken(ctx, "a", after(3*time.Minute))) // once more
+	ok(t, s.CancelToken(ctx, "a", after(3*time.Minute))) // again
 	wantErr(t, s.CancelToken(ctx, "b", after(3*time.Minute)), state.ErrUsed)
 	wantErr(t, s.CancelToken(ctx, "z", after(3*time.Minute)), state.ErrNotFound)
 	all, err := s.Tokens(ctx)
@@ -122,7 +122,7 @@ func cancelledToken(t *testing.T, s state.Store) {
 	}
 	n, err := s.CancelTokensMadeBy(ctx, "administrator alice", after(4*time.Minute))
 	ok(t, err)
-	same(t, n, int64(2)) // the first was cancelled before
+	same(t, n, int64(2)) // the first was already cancelled
 	_, err = s.UseToken(ctx, "d", hash("secret of d"), "10.0.0.7", after(5*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
 }
@@ -181,7 +181,7 @@ func inviteRace(t *testing.T, s state.Store) {
 	})
 }
 
-// race runs a hundred uses at once: one must succeed and ninety-nine must hear that it was used.
+// race runs a hundred uses concurrently: one must succeed, the others must return ErrUsed.
 func race(t *testing.T, use func() error) {
 	t.Helper()
 	errs := make([]error, 100)

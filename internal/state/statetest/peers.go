@@ -24,7 +24,7 @@ func meshPeer(name string) *v1alpha1.MeshPeer {
 	}
 }
 
-// PeerOf is one of the peers that are kept.
+// PeerOf returns one of the stored peers.
 func PeerOf(ctx context.Context, s state.Store, name string) (state.Peer, error) {
 	all, err := s.Peers(ctx)
 	if err != nil {
@@ -43,7 +43,7 @@ func peers(t *testing.T, s state.Store) {
 	_, err := PeerOf(ctx, s, "retail")
 	wantErr(t, err, state.ErrNotFound)
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("roots 1"), 7, epoch))
-	ok(t, s.SetPeerSuspended(ctx, "filed", true)) // of a peer whose object is a file
+	ok(t, s.SetPeerSuspended(ctx, "filed", true)) // of a peer defined in a file
 	cat := snapshot.Catalogue{
 		Sequence: 3, Time: epoch,
 		Services: []snapshot.OfferedService{{Name: "orders", Namespace: "default", Port: 80, Protocol: "HTTP"}},
@@ -67,7 +67,7 @@ func peers(t *testing.T, s state.Store) {
 		Name: "retail", Object: shorter, Made: epoch,
 		State: snapshot.PeerState{Roots: []byte("roots 1"), BundleSequence: 7, BundleTime: epoch, Catalogue: &cat},
 	})
-	wantErr(t, s.SetPeerObject(ctx, meshPeer("filed")), state.ErrRevoked) // its object is a file
+	wantErr(t, s.SetPeerObject(ctx, meshPeer("filed")), state.ErrRevoked) // defined in a file
 	wantErr(t, s.SetPeerObject(ctx, meshPeer("nobody")), state.ErrRevoked)
 	ok(t, s.SetPeerSuspended(ctx, "filed", false))
 	one, err := PeerOf(ctx, s, "filed")
@@ -90,7 +90,7 @@ func peerRoots(t *testing.T, s state.Store) {
 		Catalogue: &cat,
 	})
 
-	// Another first trust: what grew from the one before goes, a suspension does not.
+	// Another first trust removes what grew from the previous one, but not a suspension.
 	ok(t, s.EstablishPeer(ctx, meshPeer("bank"), []byte("roots 1"), 7, epoch))
 	ok(t, s.SetPeerCatalogue(ctx, "bank", cat, 0))
 	ok(t, s.SetPeerSuspended(ctx, "bank", true))
@@ -105,7 +105,7 @@ func peerRoots(t *testing.T, s state.Store) {
 	}
 }
 
-// whatPeersSay: of two who take in what a peer says, the one that knew what was said before does.
+// whatPeersSay tests that of two writers, the one that knew the previous value succeeds.
 func whatPeersSay(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("roots"), 7, epoch))
@@ -153,7 +153,7 @@ func revokedPeer(t *testing.T, s state.Store) {
 		Name: "retail", Object: meshPeer("retail"), Made: epoch, Revoked: after(time.Minute),
 		State: snapshot.PeerState{BundleSequence: 7, Suspended: true},
 	})
-	// Consent anew, by a mesh that may have begun anew.
+	// New consent, by a mesh that may have been rebuilt.
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("new roots"), 1, after(time.Hour)))
 	one, err = PeerOf(ctx, s, "retail")
 	ok(t, err)
@@ -161,7 +161,7 @@ func revokedPeer(t *testing.T, s state.Store) {
 		Name: "retail", Object: meshPeer("retail"), Made: after(time.Hour),
 		State: snapshot.PeerState{Roots: []byte("new roots"), BundleSequence: 1, BundleTime: after(time.Hour)},
 	})
-	ok(t, s.RevokePeer(ctx, "never met", epoch)) // holds against a file written later
+	ok(t, s.RevokePeer(ctx, "never met", epoch)) // overrides a file written later
 	wantErr(t, s.SetPeerBundle(ctx, "never met", []byte("roots"), 1, 0, epoch), state.ErrRevoked)
 }
 

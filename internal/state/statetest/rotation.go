@@ -26,7 +26,7 @@ func rotation(t *testing.T, s state.Store) {
 	ok(t, err)
 	same(t, got, begun)
 
-	// A step takes its material with it, all or none.
+	// A step and its material are stored atomically.
 	bad := begun
 	bad.NewRoot = "no hex"
 	if err := s.PutRotation(ctx, "prepared", bad, nil, []string{"root-next"}); err == nil {
@@ -50,12 +50,12 @@ func rotation(t *testing.T, s state.Store) {
 	wantErr(t, err, state.ErrNotFound)
 }
 
-// underTheSigningRoot: whoever has not heard yet that another root signs issues nothing.
+// underTheSigningRoot tests that a control plane that has not learned of a new signing root issues nothing.
 func underTheSigningRoot(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	before := cert(1, "n1", after(time.Hour))
 	before.Root = oneRoot
-	ok(t, s.AddCert(ctx, before, "")) // there was no rotation yet
+	ok(t, s.AddCert(ctx, before, "")) // before any rotation
 	ok(t, s.PutRotation(ctx, "", state.Rotation{
 		Step: "activated", OldRoot: oneRoot, NewRoot: anotherRoot,
 		Signing: anotherRoot, Began: epoch, Since: epoch,
@@ -70,7 +70,7 @@ func certsUnder(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)),
 		cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
-	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // over: issued before roots were kept
+	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // issued before roots were recorded
 	addCerts(t, s, before, young, moved, over)
 	shut, good := cert(0xabcd, "", after(time.Hour)), cert(6, "", after(time.Hour))
 	shut.SPIFFEID, shut.Root = "spiffe://cards.example/isthmus/admin/alice", oneRoot

@@ -15,11 +15,11 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// patience is how long anything may take that must happen.
+// patience limits the wait for anything that must happen.
 const patience = 30 * time.Second
 
-// RunShared holds a database that several control planes use to its contract. database gives a new one, as a function
-// that opens it once more.
+// RunShared tests the contract of a database that several control planes use. database creates a database and returns a
+// function that opens it.
 func RunShared(t *testing.T, database func(t *testing.T) (open func(t *testing.T) state.Store)) {
 	for _, test := range []struct {
 		name string
@@ -88,7 +88,7 @@ func revokedAtTheOther(t *testing.T, a, b state.Store) {
 	}
 }
 
-// addressesOfTwo: both choose without knowing of the other's choice. What they keep is one choice.
+// addressesOfTwo tests that two control planes that choose independently end up with one consistent choice.
 func addressesOfTwo(t *testing.T, a, b state.Store) {
 	ctx := t.Context()
 	row := func(host string) vip.Row {
@@ -108,7 +108,7 @@ func addressesOfTwo(t *testing.T, a, b state.Store) {
 	same(t, len(rows), 1)
 }
 
-// registrationsOfTwo: two nodes that come to two control planes at once with the same workload.
+// registrationsOfTwo tests two nodes that register the same workload at two control planes at once.
 func registrationsOfTwo(t *testing.T, a, b state.Store) {
 	ctx := t.Context()
 	ok(t, a.AttestNode(ctx, node("n0", snapshot.RoleNode)))
@@ -159,7 +159,7 @@ func leaseOfTwo(t *testing.T, a, b state.Store) {
 		}
 	}
 	all.Wait()
-	if len(tokens) != 20 || slices.Max(tokens) != 1 { // all of one holder, none of the other's
+	if len(tokens) != 20 || slices.Max(tokens) != 1 { // all by one holder, none by the other
 		t.Errorf("leases with tokens %v", tokens)
 	}
 }
@@ -258,7 +258,7 @@ func heardByTheOther(t *testing.T, a, b state.Store) {
 	}
 }
 
-// hears waits until a watcher is told of exactly one change.
+// hears waits until a watcher is notified of exactly one change.
 func hears(t *testing.T, news <-chan []state.Change, want state.Change) {
 	t.Helper()
 	select {
@@ -269,7 +269,7 @@ func hears(t *testing.T, news <-chan []state.Change, want state.Change) {
 	}
 }
 
-// heardInOrder: whoever has read what one change is about has read all that was written before.
+// heardInOrder tests that after reading what a change concerns, a watcher has read everything written before it.
 func heardInOrder(t *testing.T, a, b state.Store) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Package statetest is the contract of the control plane's state: what any database that holds it must keep.
+// Package statetest tests the contract of the control plane's state on any database.
 package statetest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Run holds a database to the contract. open gives an empty one for each test.
+// Run tests the contract. open returns an empty database for each test.
 func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	for _, test := range []struct {
 		name string
@@ -59,7 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 	}
 }
 
-// epoch is the present of all tests.
+// epoch is the current time of all tests.
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func after(d time.Duration) time.Time { return epoch.Add(d) }

@@ -10,42 +10,42 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What one node may ask of the control plane, whose time and disk are everybody's. An agent asks for each certificate
-// once when it starts and again at half its life; an agent that is started again and again has a reserve.
+// Limits on what one node may ask of the control plane, whose time and disk are shared. An agent requests each
+// certificate when it starts, and again at half its lifetime. The burst allows for repeated restarts.
 const (
-	certsBurst   = 10 // of one identity
+	certsBurst   = 10 // for one identity
 	certsAtOnce  = 8  // of one node
 	certsPerLife = 8
-	// certsEvery is how often another certificate of one identity may be asked for, however long they live.
+	// certsEvery is how often one identity may get another certificate, whatever their lifetime.
 	certsEvery = 30 * time.Second
-	// A report replaces the one before: of those that come faster than reportRate only the newest is taken in.
+	// A report replaces the previous one. Of reports that arrive faster than reportRate, only the latest counts.
 	reportRate, reportBurst = 10, 40
 	readRate, readBurst     = 50, 100
 )
 
-// ration is one node's.
-type ration struct {
+// quota is the quota of one node.
+type quota struct {
 	atOnce  chan struct{}
-	reads   *rate.Limiter // of reports, from the wire
-	reports *rate.Limiter // taken in
+	reads   *rate.Limiter // of reports read from the wire
+	reports *rate.Limiter // of reports that count
 	warn    rate.Sometimes
 
-	mu    sync.Mutex               // guards all below
-	certs *rate.Limiter            // all of them
+	mu    sync.Mutex               // guards the fields below
+	certs *rate.Limiter            // for all identities
 	each  map[string]*rate.Limiter // by identity
 }
 
-// rations are every node's, by name.
-type rations struct {
+// quotas are the quotas of all nodes, by name.
+type quotas struct {
 	mu sync.Mutex // guards of
-	of map[string]*ration
+	of map[string]*quota
 }
 
-func (r *rations) node(name string) *ration {
+func (r *quotas) node(name string) *quota {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of[name] == nil {
-		r.of[name] = &ration{
+		r.of[name] = &quota{
 			atOnce: make(chan struct{}, certsAtOnce), reads: rate.NewLimiter(readRate, readBurst),
 			reports: rate.NewLimiter(reportRate, reportBurst),
 			warn:    rate.Sometimes{Interval: time.Minute}, each: map[string]*rate.Limiter{},
@@ -54,11 +54,12 @@ func (r *rations) node(name string) *ration {
 	return r.of[name]
 }
 
-// certificate counts one for an identity that lives so long, at a node that hosts so many, or says that it is too many.
-func (r *ration) certificate(identity string, life time.Duration, hosted int, now time.Time) error {
+// certificate counts a certificate with this lifetime, at a node that hosts this many workloads. It returns an error if
+// that exceeds the quota.
+func (r *quota) certificate(identity string, life time.Duration, hosted int, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	many := rate.Limit(hosted + 1) // and its own
+	many := rate.Limit(hosted + 1) // and the node's own
 	refill := rate.Limit(certsPerLife/life.Seconds() + 1/certsEvery.Seconds())
 	r.certs = limited(r.certs, refill*many, certsBurst*(hosted+1), now)
 	one := r.each[identity]
@@ -76,7 +77,7 @@ func (r *ration) certificate(identity string, life time.Duration, hosted int, no
 	return nil
 }
 
-// limited is l with these limits; a new one begins full.
+// limited sets a limiter's limits. A new limiter starts full.
 func limited(l *rate.Limiter, perSecond rate.Limit, burst int, now time.Time) *rate.Limiter {
 	if l == nil {
 		return rate.NewLimiter(perSecond, burst)
@@ -86,8 +87,8 @@ func limited(l *rate.Limiter, perSecond rate.Limit, burst int, now time.Time) *r
 	return l
 }
 
-// tidy forgets identities that have their whole reserve: as good as those never asked for.
-func (r *ration) tidy(hosted int, now time.Time) {
+// tidy forgets identities whose quota is unused.
+func (r *quota) tidy(hosted int, now time.Time) {
 	if len(r.each) <= 2*(hosted+1) {
 		return
 	}
@@ -98,8 +99,8 @@ func (r *ration) tidy(hosted int, now time.Time) {
 	}
 }
 
-// enter waits for a place among those that a node has signed at once.
-func (r *ration) enter(ctx context.Context) (leave func(), err error) {
+// enter waits for one of the node's slots for signing.
+func (r *quota) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case r.atOnce <- struct{}{}:
 		return func() { <-r.atOnce }, nil

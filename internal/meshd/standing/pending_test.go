@@ -16,7 +16,7 @@ func TestEndingsAreWrittenInTheEnd(t *testing.T) {
 	full := errors.New("the disk is full")
 	var broken error
 	var written []string
-	e := Endings{Log: slog.New(slog.DiscardHandler)}
+	e := Pending{Log: slog.New(slog.DiscardHandler)}
 	carryOut := func(ctx context.Context, what string, err error) (string, error) {
 		return e.CarryOut(ctx, what, func(context.Context) error {
 			if broken != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func TestRationOfCertificates(t *testing.T) {
-	r := (&rations{of: map[string]*ration{}}).node("n")
+	r := (&quotas{of: map[string]*quota{}}).node("n")
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	take := func(identity string, hosted int) (n int) {
 		for r.certificate(identity, time.Hour, hosted, now) == nil {
@@ -60,13 +60,13 @@ func TestRationOfCertificates(t *testing.T) {
 	}
 }
 
-// A new stream is no way around a node's ration.
+// A new stream is no way around a node's quota.
 func TestRationsOutliveStreams(t *testing.T) {
-	rs := rations{of: map[string]*ration{}}
+	rs := quotas{of: map[string]*quota{}}
 	first := rs.node("n")
 	first.reports.Allow()
 	if again := rs.node("n"); again != first || again.reports.Tokens() > 39.5 {
-		t.Error("its ration begins anew")
+		t.Error("its quota begins anew")
 	}
 }
 

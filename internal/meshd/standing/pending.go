@@ -11,15 +11,15 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// endingRetry is how long what could not be written waits for the next attempt.
-const endingRetry = 2 * time.Second
+// pendingRetry is the pause before a failed write is retried.
+const pendingRetry = 2 * time.Second
 
-// Endings are revocations and cancellations. Each has taken effect in memory before it comes here; one that the state
-// file cannot take now is tried until it can. A restart in between forgets it: whoever asked for it is told so.
-type Endings struct {
+// Pending holds revocations and cancellations that are in effect but not stored. Each is retried until the state
+// accepts it. A restart before that forgets it, which whoever requested it is told.
+type Pending struct {
 	Log *slog.Logger
 
-	mu        sync.Mutex // guards unwritten, and is held while it is written: what came first is written first
+	mu        sync.Mutex // guards unwritten; held during writes, to keep their order
 	unwritten []ending
 }
 
@@ -28,8 +28,9 @@ type ending struct {
 	write func(context.Context) error
 }
 
-// CarryOut writes an ending. unwritten is why it is not durable yet; err is that there was nothing to end.
-func (e *Endings) CarryOut(
+// CarryOut stores a revocation or cancellation. unwritten says why it is not durable yet. err means that there was
+// nothing to revoke or cancel.
+func (e *Pending) CarryOut(
 	ctx context.Context, what string, write func(context.Context) error,
 ) (unwritten string, err error) {
 	one := ending{what, write}
@@ -44,8 +45,8 @@ func (e *Endings) CarryOut(
 	return err.Error(), nil
 }
 
-// Flush writes what waits. Who is let in from now on is let in after it.
-func (e *Endings) Flush(ctx context.Context) error {
+// Flush writes what is pending. Whoever is admitted from now on is admitted after it.
+func (e *Pending) Flush(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for len(e.unwritten) > 0 {
@@ -59,11 +60,11 @@ func (e *Endings) Flush(ctx context.Context) error {
 	return nil
 }
 
-// final says that trying again would not help: there is nothing (any more) that could be ended.
+// final reports whether a retry would not help: there is nothing (any more) to revoke or cancel.
 func final(err error) bool { return errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrUsed) }
 
 // Waiting names what is not written yet.
-func (e *Endings) Waiting() (what []string) {
+func (e *Pending) Waiting() (what []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, one := range e.unwritten {
@@ -73,8 +74,8 @@ func (e *Endings) Waiting() (what []string) {
 }
 
 // Run tries again and again, until ctx ends.
-func (e *Endings) Run(ctx context.Context) error {
-	retry.Every(ctx, endingRetry, func(ctx context.Context) {
+func (e *Pending) Run(ctx context.Context) error {
+	retry.Every(ctx, pendingRetry, func(ctx context.Context) {
 		_ = e.Flush(ctx) // said when it was asked for, and by isthmus check
 	})
 	return nil
