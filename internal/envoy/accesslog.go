@@ -129,10 +129,10 @@ func refusalsAtClient(name string, tags ...tag) []*accesslogv3.AccessLog {
 // unreached matches connections without a reachable destination.
 var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 
-// localResponses holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of
-// what went wrong, and of other answers of its own their details, which only an expression can ask for. So those alone
-// are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they
-// say. What is cheap and holds for most requests is asked first.
+// localResponses holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say
+// so of what went wrong, and of other answers of its own their details, which only an expression can ask for. So those
+// alone are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever
+// they say. What is cheap and holds for most requests is asked first.
 var localResponses = []*accesslogv3.AccessLogFilter{
 	// All flags but those of clients that left.
 	allOfFilters(

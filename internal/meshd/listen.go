@@ -62,7 +62,8 @@ func (d *Daemon) listen() (*listeners, error) {
 			Prove: byTLS("h2"), Budget: d.connections, Proven: d.withValidCertificate(isAgentOrAdmin),
 		}},
 		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.ListenerConfig{
-			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.withValidCertificate(isGateway),
+			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections,
+			Proven: d.withValidCertificate(isGateway),
 		}},
 		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.ListenerConfig{
 			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.withValidCertificate(mayRead),

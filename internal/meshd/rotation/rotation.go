@@ -69,8 +69,8 @@ type Config struct {
 	Leads func() bool
 	// Delivery is how far a peer is with this mesh's roots.
 	Delivery func(ctx context.Context, peer string) (federation.BundleDelivery, error)
-	Log  *slog.Logger
-	Now  func() time.Time
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Rotator advances a root rotation. It derives everything from the current state each time, so it can start at any

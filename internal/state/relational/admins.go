@@ -9,7 +9,8 @@ import (
 
 // AddAdmin implements state.Store.
 func (d *DB) AddAdmin(ctx context.Context, a state.Admin) error {
-	_, err := d.exec(ctx, "add-admin", a.Generation, a.Name, a.Serial, timeValue(a.Created), a.MadeBy, timeValue(a.NotAfter))
+	_, err := d.exec(ctx, "add-admin", a.Generation, a.Name, a.Serial, timeValue(a.Created), a.MadeBy,
+		timeValue(a.NotAfter))
 	return err
 }
 

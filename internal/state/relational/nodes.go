@@ -77,7 +77,8 @@ func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Ti
 		return err
 	}
 	return d.inTx(ctx, "register node", func(ctx context.Context, t *tx) error {
-		changed, err := t.exec(ctx, "register-node", gateway, reached, timeValue(now), r.Node.Name, int64(r.Conversation),
+		changed, err := t.exec(ctx, "register-node", gateway, reached, timeValue(now), r.Node.Name,
+			int64(r.Conversation),
 			r.Node.Builtin)
 		if err == nil && changed == 0 {
 			err = t.unregistered(ctx, r.Node.Name)

@@ -84,7 +84,7 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	for _, e := range got {
 		objects = append(objects, e.Object)
 	}
-	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // there are few, so their age does not matter
+	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // few: age does not matter
 	for range 1_000 {
 		ok(t, s.Record(ctx, eventBy(0, after(405*24*time.Hour), "token create", "node n4", state.OK)))
 	}
