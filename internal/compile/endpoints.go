@@ -19,9 +19,11 @@ func (i *instance) appendEndpoints(all []model.Endpoint, port uint16, healthy bo
 	if i.host != "" {
 		all = append(all, model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
 	}
-	for _, e := range model.EndpointsAt(i.addrs, port) {
+	start := len(all)
+	all = model.AppendEndpoints(all, i.addrs, port)
+	for n := range all[start:] {
+		e := &all[start+n]
 		e.Healthy, e.Weight, e.By = healthy, i.weight, by
-		all = append(all, e)
 	}
 	return all
 }

@@ -122,7 +122,7 @@ func (u *unit) back(svc *service, port *model.Port, backends []*instance, target
 	set := model.EndpointSet{Host: svc.Host, Port: port.Number}
 	heard := slices.ContainsFunc(backends, func(i *instance) bool { return i.ready && !i.silent && target(i) != 0 })
 	served := make([]backing, 0, len(backends))
-	endpoints := make([]model.Endpoint, 0, len(backends))
+	endpoints := slices.Grow((*u.part.endpoints)[set], len(backends))
 	for _, i := range backends {
 		number := target(i)
 		if number == 0 {
@@ -136,7 +136,7 @@ func (u *unit) back(svc *service, port *model.Port, backends []*instance, target
 		}
 	}
 	if len(endpoints) > 0 {
-		(*u.part.endpoints)[set] = append((*u.part.endpoints)[set], endpoints...)
+		(*u.part.endpoints)[set] = endpoints
 	}
 	port.Identities = identities(served)
 	port.MTLS = len(port.Identities) > 0 && !svc.External && u.speaksMTLS(served)

@@ -32,27 +32,25 @@ func (e Endpoint) named() bool { return e.Host != "" }
 // EndpointsAt returns the endpoints of one server that listens on a port at these addresses. An IPv4 and an IPv6
 // address are paired into one endpoint, so that a dual-stack server does not get twice the load. The version that is
 // listed first is tried first.
-func EndpointsAt(addrs []netip.Addr, port uint16) []Endpoint {
-	var first, second []netip.Addr
+func EndpointsAt(addrs []netip.Addr, port uint16) []Endpoint { return AppendEndpoints(nil, addrs, port) }
+
+// AppendEndpoints appends EndpointsAt to endpoints.
+func AppendEndpoints(endpoints []Endpoint, addrs []netip.Addr, port uint16) []Endpoint {
+	start := len(endpoints)
 	for _, a := range addrs {
 		if a.BitLen() == addrs[0].BitLen() {
-			first = append(first, a)
-		} else {
-			second = append(second, a)
+			endpoints = append(endpoints, Endpoint{Addr: a, Port: port})
 		}
 	}
-	var out []Endpoint
-	for i := range max(len(first), len(second)) {
-		e := Endpoint{Port: port}
+	unpaired := endpoints[start:]
+	for _, a := range addrs {
 		switch {
-		case i >= len(first):
-			e.Addr = second[i]
-		case i < len(second):
-			e.Addr, e.Other = first[i], second[i]
+		case a.BitLen() == addrs[0].BitLen():
+		case len(unpaired) > 0:
+			unpaired[0].Other, unpaired = a, unpaired[1:]
 		default:
-			e.Addr = first[i]
+			endpoints = append(endpoints, Endpoint{Addr: a, Port: port})
 		}
-		out = append(out, e)
 	}
-	return out
+	return endpoints
 }
