@@ -32,7 +32,9 @@ func (e Endpoint) named() bool { return e.Host != "" }
 // EndpointsAt returns the endpoints of one server that listens on a port at these addresses. An IPv4 and an IPv6
 // address are paired into one endpoint, so that a dual-stack server does not get twice the load. The version that is
 // listed first is tried first.
-func EndpointsAt(addrs []netip.Addr, port uint16) []Endpoint { return AppendEndpoints(nil, addrs, port) }
+func EndpointsAt(addrs []netip.Addr, port uint16) []Endpoint {
+	return AppendEndpoints(nil, addrs, port)
+}
 
 // AppendEndpoints appends EndpointsAt to endpoints.
 func AppendEndpoints(endpoints []Endpoint, addrs []netip.Addr, port uint16) []Endpoint {
