@@ -66,12 +66,12 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		err = errors.Join(err, env.lab.Close())
 	}()
-	stop, err := serveAll(env, freeCallee, heldCallee, oneCallee, twoCallee, farCallee)
+	stop, err := serveAll(env, freeCallee, heldCallee, heldFarCallee, oneCallee, twoCallee, farCallee)
 	if err != nil {
 		return fmt.Errorf("start the servers: %w", err)
 	}
 	defer stop()
-	for _, name := range []string{heldCaller, heldCallee} {
+	for _, name := range []string{heldCaller, heldCallee, heldFarCallee} {
 		if err := env.lab.Place(name).Capture(); err != nil {
 			return err
 		}

@@ -19,6 +19,9 @@ const (
 	freeCallee           = "free-callee"
 	heldCaller           = "held-caller" // in no mesh, but captured by hand
 	heldCallee           = "held-callee"
+	heldFarCallee        = "held-far-callee" // of these, on the bridge of the other mesh
+
+	alphaOuter, betaOuter = "198.51.100.11", "198.51.100.12" // of their gateways, to each other
 )
 
 // meshes is what is built: all nodes of a mesh on one bridge, so that every shape has the same way through the kernel.
@@ -44,7 +47,7 @@ func meshes(ps []protocol) []meshlab.Mesh {
 				caller(heldCaller),
 			},
 			Files: map[string]string{
-				"mesh.yaml": meshYAML(alpha, "198.51.100.11"),
+				"mesh.yaml": meshYAML(alpha, alphaOuter),
 				"one.yaml": serviceYAML(oneCallee, ps) + allowYAML(oneCallee,
 					alpha+".example/ns/default/sa/"+oneCaller),
 				"two.yaml": serviceYAML(twoCallee, ps) + allowYAML(twoCallee,
@@ -53,9 +56,10 @@ func meshes(ps []protocol) []meshlab.Mesh {
 		},
 		{
 			Name: beta, Gateway: true,
-			Nodes: []meshlab.Node{{Name: "far", Workloads: []meshlab.Workload{callee(farCallee)}}},
+			Nodes:     []meshlab.Node{{Name: "far", Workloads: []meshlab.Workload{callee(farCallee)}}},
+			Strangers: []meshlab.Workload{callee(heldFarCallee)},
 			Files: map[string]string{
-				"mesh.yaml": meshYAML(beta, "198.51.100.12"),
+				"mesh.yaml": meshYAML(beta, betaOuter),
 				"far.yaml": serviceYAML(farCallee, ps) + allowYAML(farCallee,
 					alpha+".example/ns/default/sa/"+twoCaller) +
 					allowOnPortYAML(farCallee, beta+".example/ns/isthmus-system/sa/federation-gateway", 9090),

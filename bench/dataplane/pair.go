@@ -27,7 +27,10 @@ type pairValues struct {
 	Dir, Callee, Host        string
 	CallerID, CalleeID       string
 	HandOver                 string // inside one Envoy: by way of "tls" or "plain", else over the network
-	Hardened                 bool   // checks, limits and retries as ours have, and a log of what fails or is refused
+	// checks, limits and retries as ours have, and a log of what fails or is refused
+	Hardened bool
+	Asserted string         // at a callee that is called by a gateway, CallerID: whom that must assert
+	Gateway  *gatewayValues // nil for all but gateways
 }
 
 // MultiplexedFor reports whether the two sides speak HTTP/2 to each other, so that one connection carries all calls.
@@ -83,7 +86,11 @@ func (h handWritten) add(env *environment, r *running, side string, at meshlab.P
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("hand-%d-%s", h.offset, side)
+	return startByHand(env, r, fmt.Sprintf("hand-%d-%s", h.offset, side), at, config)
+}
+
+// startByHand starts an Envoy with this bootstrap.
+func startByHand(env *environment, r *running, name string, at meshlab.Place, config []byte) error {
 	file := filepath.Join(env.lab.Dir(), name+".yaml")
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)

@@ -100,3 +100,44 @@ func TestHandOverStaysInside(t *testing.T) {
 		}
 	}
 }
+
+func TestGatewaysByHandAdmitOneAndTrustOneMeshOnEachSide(t *testing.T) {
+	values := pairValues{
+		Protocols: protocols(), Dir: "/own", Offset: 90, CallerID: "spiffe://bench.example/ns/default/sa/caller",
+		Gateway: &gatewayValues{
+			ClientID: "spiffe://bench.example/ns/default/sa/caller", ClientsRoot: "/own/root.pem", Asserts: true,
+			Next: "198.51.100.12", NextID: "spiffe://peer.example/ns/default/sa/gateway", NextRoot: "/peer/root.pem",
+			Host: "callee.default.svc.cluster.local", HostBehind: "callee.peer.example", Log: "/own/gateway.log",
+		},
+	}
+	for asserts, wants := range map[bool]map[string]int{
+		true: {
+			"require_client_certificate: true":                                                       4,
+			"trusted_ca: {filename: /own/root.pem}":                                                  4,
+			"trusted_ca: {filename: /peer/root.pem}":                                                 4,
+			`matcher: {exact: "spiffe://bench.example/ns/default/sa/caller"}`:                        4,
+			`matcher: {exact: "spiffe://peer.example/ns/default/sa/gateway"}`:                        4,
+			`authenticated: {principal_name: {exact: "spiffe://bench.example/ns/default/sa/caller"}`: 4,
+			"value: \"%DOWNSTREAM_PEER_URI_SAN%\"":                                                   3,
+			`path: "/own/gateway.log"`:                                                               4,
+		},
+		false: {
+			`header: {name: bench-caller, string_match: {exact: "spiffe://bench.example/ns/default/sa/caller"}}`: 3,
+			"value: \"%DOWNSTREAM_PEER_URI_SAN%\"": 0,
+		},
+	} {
+		values.Gateway.Asserts = asserts
+		got, err := pairConfig(values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(got, new(map[string]any)); err != nil {
+			t.Fatal(err)
+		}
+		for want, times := range wants {
+			if n := strings.Count(string(got), want); n != times {
+				t.Errorf("asserts %v: %q is there %d times, want %d", asserts, want, n, times)
+			}
+		}
+	}
+}

@@ -14,15 +14,33 @@ import (
 	"time"
 )
 
-// Identities of the two ends.
+// Identities of hand-written Envoys: of the two ends, and of the gateways between them where they are in two meshes.
 const (
 	callerID = "spiffe://bench.example/ns/default/sa/caller"
 	calleeID = "spiffe://bench.example/ns/default/sa/callee"
+
+	gatewayID     = "spiffe://bench.example/ns/default/sa/gateway"
+	peerGatewayID = "spiffe://peer.example/ns/default/sa/gateway"
+	peerCalleeID  = "spiffe://peer.example/ns/default/sa/callee"
 )
 
-// writeCertificates makes a root and a certificate for each end, as files root.pem, caller.pem, caller.key, callee.pem,
-// callee.key.
+// peerDir holds the certificates of the other mesh.
+func peerDir(dir string) string { return filepath.Join(dir, "peer") }
+
+// writeCertificates makes the certificates of both meshes: in each folder a root, root.pem, and for each workload
+// <name>.pem and <name>.key.
 func writeCertificates(dir string) error {
+	own := map[string]string{"caller": callerID, "callee": calleeID, "gateway": gatewayID}
+	if err := writeMesh(dir, "bench.example", own); err != nil {
+		return err
+	}
+	return writeMesh(peerDir(dir), "peer.example", map[string]string{"gateway": peerGatewayID, "callee": peerCalleeID})
+}
+
+func writeMesh(dir, trustDomain string, leaves map[string]string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of certificates: %w", err)
+	}
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make the root's key: %w", err)
@@ -30,7 +48,7 @@ func writeCertificates(dir string) error {
 	root := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "bench.example"}},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
 	if err != nil {
@@ -39,9 +57,9 @@ func writeCertificates(dir string) error {
 	if err := writePEM(filepath.Join(dir, "root.pem"), "CERTIFICATE", der); err != nil {
 		return err
 	}
-	for name, id := range map[string]string{"caller": callerID, "callee": calleeID} {
+	for name, id := range leaves {
 		if err := writeLeaf(filepath.Join(dir, name), id, root, rootKey); err != nil {
-			return fmt.Errorf("make the certificate of the %s: %w", name, err)
+			return fmt.Errorf("make the certificate of %s: %w", id, err)
 		}
 	}
 	return nil

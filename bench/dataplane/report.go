@@ -179,6 +179,8 @@ func compare(protocol string, find func(shape, protocol string) *row) []aim {
 		{isthmusPair, pairHardened},
 		{isthmusOne, oneByHand},
 		{isthmusOne, oneHardened},
+		{isthmusAcross, acrossByHand},
+		{isthmusAcross, acrossHardened},
 	} {
 		to := c.shape + " to " + c.base + ", "
 		add(to+"CPU", c.shape, c.base, openCPU, 1.05, false)

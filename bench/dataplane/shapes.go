@@ -38,14 +38,16 @@ type running struct {
 
 // The shapes, in the order of the table.
 const (
-	direct        = "direct"
-	pairByHand    = "hand-written pair"
-	pairHardened  = "hand-written pair, hardened"
-	isthmusPair   = "Isthmus, two nodes"
-	oneByHand     = "hand-written, one Envoy"
-	oneHardened   = "hand-written, one Envoy, hardened"
-	isthmusOne    = "Isthmus, one node"
-	isthmusAcross = "Isthmus, across meshes"
+	direct         = "direct"
+	pairByHand     = "hand-written pair"
+	pairHardened   = "hand-written pair, hardened"
+	isthmusPair    = "Isthmus, two nodes"
+	oneByHand      = "hand-written, one Envoy"
+	oneHardened    = "hand-written, one Envoy, hardened"
+	isthmusOne     = "Isthmus, one node"
+	acrossByHand   = "hand-written, across meshes"
+	acrossHardened = "hand-written, across meshes, hardened"
+	isthmusAcross  = "Isthmus, across meshes"
 )
 
 // shapes lists all of them. Hand-written Envoys speak between their two sides what the caller speaks, one connection
@@ -66,6 +68,8 @@ func shapes() []shape {
 		{oneByHand, one.start},
 		{oneHardened, hardenedOne.start},
 		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
+		{acrossByHand, fourByHand{offset: 40}.start},
+		{acrossHardened, fourByHand{offset: 50, hardened: true}.start},
 		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
 }

@@ -18,14 +18,23 @@ import (
 const lookalikePolicy = "isthmus/header-lookalike"
 
 // ownLookalikes removes other spellings of the headers that the mesh sets or removes.
-var ownLookalikes = removedLookalikes([]string{
+var ownLookalikes = removedLookalikes(ownNames, "-")
+
+var ownNames = []string{
 	callerHeader, "isthmus-peer", "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
 	"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
-}, "-")
+}
 
 // removedLookalikes removes spellings of names that have any character other than the usual ones in place of "-" or
 // "_".
 func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutation {
+	return each(joined(oddSpellings(names, usual)), func(e string) *mutationv3.HeaderMutation {
+		return removedMatching(regex(e))
+	})
+}
+
+// oddSpellings returns expressions for those spellings.
+func oddSpellings(names []string, usual string) []string {
 	var spellings []string
 	for _, name := range names {
 		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
@@ -39,7 +48,7 @@ func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutatio
 			)
 		}
 	}
-	return each(joined(spellings), func(e string) *mutationv3.HeaderMutation { return removedMatching(regex(e)) })
+	return spellings
 }
 
 // maxParts limits the parts of a name whose spellings are matched by an expression; more would be too large for Envoy.

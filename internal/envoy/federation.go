@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -14,7 +15,6 @@ import (
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -143,42 +143,68 @@ var requestLeaks = append([]string{
 
 // familiesOfLeaks matches families of headers with which proxies reveal internals. x-forwarded-proto is not secret, and
 // applications need it.
-var familiesOfLeaks = []*matcherv3.StringMatcher{
-	{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
-	regex(
-		`x-forwarded-(?:[^p].*|p|p[^r].*|pr|pr[^o].*|pro|pro[^t].*|prot|prot[^o].*|proto.+)?`,
-	), // except x-forwarded-proto
+var familiesOfLeaks = []string{`x-envoy-.*`, allBut("x-forwarded-", "proto")}
+
+// allBut returns an expression for every text with the prefix, except the one that continues with except.
+func allBut(prefix, except string) string {
+	expression := quote(except) + ".+"
+	for i := range except {
+		expression += "|" + quote(except[:i]) + "(?:[^" + quote(except[i:i+1]) + "].*)?"
+	}
+	return quote(prefix) + "(?:" + expression + ")"
 }
 
-// boundaryFilters returns the policy filters, preceded by filters that make these mutations, drop those families of
-// headers and check the request ID.
-func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
-	drop := each(familiesOfLeaks, removedMatching)
+// removedLike removes headers whose names match one of the expressions, in a single pass over the headers.
+func removedLike(expressions ...[]string) []*mutationv3.HeaderMutation {
+	whole := each(slices.Concat(expressions...), func(e string) string { return "(?:" + e + ")" })
+	return each(joined(whole), func(e string) *mutationv3.HeaderMutation { return removedMatching(regex(e)) })
+}
+
+// boundaryManager returns the connection manager of a chain whose calls cross the boundary. It removes what requests
+// must not carry before anything reads them. Headers that a filter reads, and those that Envoy adds, are removed by the
+// routes (requestsOwn).
+func boundaryManager(name string, filters []*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+	m := behindEnvoys(httpManager(name, name, filters, nil))
+	families := []string{allBut("x-envoy-", strings.TrimPrefix(attemptHeader, "x-envoy-")), familiesOfLeaks[1]}
+	names := append(without(requestLeaks, attemptHeader, upgradeHeader), keptRequestID)
+	taken := removedLike(families, each(names, quote), oddSpellings(ownNames, "-"))
+	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{early(append(taken, renameUpgrade...)...)}
+	return m
+}
+
+// requestsOwn are headers that Envoys add to a request, here or at the caller.
+var requestsOwn = []string{attemptHeader, upgradeHeader, "x-envoy-external-address", "x-envoy-internal"}
+
+// boundaryFilters returns the policy filters, preceded by filters that remove from responses the headers that reveal
+// internals and those whose names match one of the expressions, and that check the request ID.
+func boundaryFilters(answers ...string) []*hcmv3.HttpFilter {
 	changes := newHTTPFilter(boundaryFilter,
 		anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-			RequestMutations:         slices.Concat(requests, drop, ownLookalikes),
-			RequestTrailersMutations: trailersRemoved,
-			ResponseMutations:        slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
+			RequestTrailersMutations:  trailersRemoved,
+			ResponseMutations:         removedLike(familiesOfLeaks, each(leaks, quote), answers),
+			ResponseTrailersMutations: answerTrailersRemoved,
 		}}))
-	attempts := newHTTPFilter(notesFilter, anyOf(notes(noteAttempt)))
-	return append([]*hcmv3.HttpFilter{attempts, changes, plainRequestID}, policyFilters()...)
+	return append([]*hcmv3.HttpFilter{changes, plainRequestID}, policyFilters()...)
 }
 
-// keptRequestID is an internal header that no client can set.
+// idCharacters are the characters of a plain x-request-id.
+const idCharacters = `A-Za-z0-9._~+/=:@-`
+
+// keptRequestID is an internal header that no client can set: boundaryManager removes it.
 const keptRequestID = "isthmus-request-id"
 
 // plainRequestID keeps a single short, plain x-request-id, so that the logs of both meshes can be correlated. Any other
 // is removed.
-var plainRequestID = forRequestsWith(newHTTPFilter(requestIDFilter, anyOf(&headermutationv3.HeaderMutation{
+var plainRequestID = newHTTPFilter(requestIDFilter, anyOf(&headermutationv3.HeaderMutation{
 	Mutations: &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
-		removed(keptRequestID),
-		written(keptRequestID, `%CEL(request.headers['x-request-id'].matches('^[A-Za-z0-9._~+/=:@-]+$')`+
-			` && size(request.headers['x-request-id']) <= 128 ? request.headers['x-request-id'] : '')%`),
+		written(keptRequestID, `%CEL('x-request-id' in request.headers &&`+
+			` request.headers['x-request-id'].matches('^[`+idCharacters+`]+$') &&`+
+			` size(request.headers['x-request-id']) <= 128 ? request.headers['x-request-id'] : '')%`),
 		removed("x-request-id"),
 		written("x-request-id", "%REQ("+keptRequestID+")%"),
 		removed(keptRequestID),
 	}},
-})), "x-request-id", keptRequestID)
+}))
 
 func written(name, value string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: overwrite(name, value)}}

@@ -1,9 +1,6 @@
 package envoy
 
 import (
-	"slices"
-
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -75,12 +72,9 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
-	filters := append(
-		boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{foreignIsthmusHeaders}),
-		innerNamesOfAnswers(e.Service, b.view.Domain),
-	)
+	filters := append(boundaryFilters(foreignIsthmusHeaders), innerNamesOfAnswers(e.Service, b.view.Domain))
 	m := withLocalReplies(
-		behindEnvoys(httpManager(name, name, filters, nil)),
+		boundaryManager(name, filters),
 		"the boundary of "+b.view.TrustDomain.Name(),
 		refused("its FederatedExport to this peer lists no such caller, method and path"),
 	)
@@ -93,25 +87,24 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 
 // exportRoutes rename the export's alias to the service, and remove headers that reveal internals of either mesh.
 func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
-	routes, drop := []*routev3.Route{toCluster(name)}, leaks
+	routes, drop := []*routev3.Route{toCluster(name)}, []string(nil)
 	if !e.Port.MTLS { // it comes from the application, not from an Envoy of this mesh
 		routes = toPrograms(name, e.Port.Protocol)
-		drop = append(slices.Clone(leaks), wellknown.HeaderUnavailable)
+		drop = []string{wellknown.HeaderUnavailable}
 	}
 	for _, r := range routes {
 		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
 	}
+	offered := &routev3.VirtualHost{
+		Name: e.SNI, Domains: []string{e.SNI}, IncludeRequestAttemptCount: e.Port.MTLS,
+		Matcher: ordinaryIn(e.Peer).routes(retried(e.Port.MTLS, routes...)),
+	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
-			{
-				Name:                       e.SNI,
-				Domains:                    []string{e.SNI},
-				Routes:                     retried(e.Port.MTLS, routes...),
-				IncludeRequestAttemptCount: e.Port.MTLS,
-			},
+			offered,
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
-		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,
+		RequestHeadersToRemove: requestsOwn, ResponseHeadersToRemove: drop,
 		MostSpecificHeaderMutationsWins: true, // the probe route's header must win over the removal
 		TypedPerFilterConfig:            policyConfig(nil, exportPolicy(e)),
 	}
@@ -121,16 +114,29 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 const segment = "[A-Za-z0-9][A-Za-z0-9._-]*"
 
 // oneCaller folds repeated headers into one line. Envoy's RBAC compares each line by itself, so a second assertion
-// would pass beside a valid one. A line with two values matches no rule.
+// would pass beside a valid one. A line with two values matches no rule. An ordinary request has one value
+// (ordinaryIn).
 var oneCaller = folded(callerHeader, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+
+// ordinaryIn describes requests from a peer's gateway. Their Host is plain: it equals the virtual host's domain.
+func ordinaryIn(p *model.Peer) crossing {
+	return crossing{
+		with: []*predicate{valueLike(requestHeader(callerHeader), callerOf(p))},
+		off:  []string{denyFilter, requestIDFilter}, changed: oneCaller,
+	}
+}
+
+// callerOf returns an expression for a single asserted caller in the peer's trust domain.
+func callerOf(p *model.Peer) string {
+	return "spiffe://" + quote(p.TrustDomain.Name()) + "/ns/" + segment + "/sa/" + segment
+}
 
 // exportPolicy requires that the asserted caller is in the peer's trust domain and that a rule matches.
 func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	out := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{}}
 	inPeer := &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
-		Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
-			StringMatch: regex("spiffe://" + quote(e.Peer.TrustDomain.Name()) + "/ns/" + segment + "/sa/" + segment),
-		},
+		Name:                 callerHeader,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(callerOf(e.Peer))},
 	}}}
 	for n, r := range e.Rules {
 		principals := []*rbacv3.Principal{inPeer}

@@ -2,10 +2,10 @@ package envoy
 
 import (
 	_ "embed"
+	"slices"
 	"strconv"
 	"strings"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -44,7 +44,7 @@ func innerNamesOfAnswers(svc *model.Service, domain string) *hcmv3.HttpFilter {
 
 // innerNamesOfRequests removes from requests that leave the mesh where they come from.
 func innerNamesOfRequests(domain string) *hcmv3.HttpFilter {
-	return forRequestsWith(rewriteNames("", nil, domain, innerOrigin), requestsNaming...)
+	return rewriteNames("", nil, domain, innerOrigin)
 }
 
 func rewriteNames(host string, names []string, domain, script string) *hcmv3.HttpFilter {
@@ -61,15 +61,9 @@ func rewriteNames(host string, names []string, domain, script string) *hcmv3.Htt
 // answerTrailersRemoved are response trailers that reveal internals or are allowed only as headers.
 var answerTrailersRemoved = append(
 	each([]string{"isthmus-", "x-envoy-", "x-forwarded-"}, removedPrefix),
-	each(append([]string{
-		"location", "content-location", "link", "refresh", "set-cookie", "access-control-allow-origin",
-	}, leaks...), removed)...,
+	each(slices.Concat(answersNaming, leaks), removed)...,
 )
 
-// foreignIsthmusHeaders removes headers that start with "isthmus-" from responses of applications, except those that
-// only Envoys of a mesh set (unavailable, the legs of a probe, upgrades).
-var foreignIsthmusHeaders = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-	RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-		KeyMatcher: regex(`isthmus-(?:[^uie].*|u(?:[^np].*|n[^a].*|p[^g].*)|i(?:[^n].*|n[^g].*)|e[^g].*)`),
-	},
-}}
+// foreignIsthmusHeaders matches headers that start with "isthmus-", except those that only Envoys of a mesh set
+// (unavailable, the legs of a probe, upgrades).
+const foreignIsthmusHeaders = `isthmus-(?:[^uie].*|u(?:[^np].*|n[^a].*|p[^g].*)|i(?:[^n].*|n[^g].*)|e[^g].*)`

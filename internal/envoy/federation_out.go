@@ -74,9 +74,8 @@ func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) [
 	host := egressSNI(called, i.Protocol, "")
 	b.add(ClusterType, name, b.setHTTPVersion(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := behindEnvoys(
-		httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil),
-	)
+	attempts := newHTTPFilter(notesFilter, anyOf(notes(noteAttempt)))
+	m := boundaryManager(name, append(boundaryFilters(), attempts, innerNamesOfRequests(b.view.Domain)))
 	withLocalReplies(m, "the boundary of "+td, refused("the FederatedImport does not list this caller"))
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return []*listenerv3.FilterChain{
@@ -109,21 +108,30 @@ func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 	return fc
 }
 
+// ordinaryOut describes requests from callers of this mesh.
+var ordinaryOut = crossing{
+	with: []*predicate{valueLike(requestHeader(":authority"), plainHost)},
+	without: append(each(requestsNaming,
+		func(name string) *predicate { return valueLike(requestHeader(name), anyValue) }),
+		valueLike(requestHeader(attemptHeader), `|[^12]\C*|[12]\C+`)), // lateAttempt
+	off: []string{notesFilter, denyFilter, requestIDFilter, namesFilter},
+}
+
 // importRoutes assert the caller in a header that no client can set, and remove headers that reveal internals.
 func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
-	routes := retriedElsewhere(r, len(i.Remotes))
+	routes := ordinaryOut.routes(retriedElsewhere(r, len(i.Remotes)))
 	callers := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{i.Name: {
 		Principals:  each(exactly(i.Callers...), authenticated),
 		Permissions: []*rbacv3.Permission{andPermissions(nil)},
 	}}}
 	return &routev3.RouteConfiguration{
 		Name:                   name,
-		VirtualHosts:           []*routev3.VirtualHost{{Name: i.Host, Domains: everyHost, Routes: routes}},
+		VirtualHosts:           []*routev3.VirtualHost{{Name: i.Host, Domains: everyHost, Matcher: routes}},
 		RequestHeadersToAdd:    []*corev3.HeaderValueOption{overwrite(callerHeader, "%DOWNSTREAM_PEER_URI_SAN%")},
-		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
-		TypedPerFilterConfig: policyConfig(nil, callers),
+		RequestHeadersToRemove: requestsOwn,
+		TypedPerFilterConfig:   policyConfig(nil, callers),
 	}
 }
 

@@ -41,7 +41,8 @@ func TestOrderOfFilters(t *testing.T) {
 	}{
 		{"HTTP", http, []string{
 			"anonymous health router",
-			"notes boundary request_id deny allow names router", // ingress, egress
+			"boundary request_id deny allow names router",       // ingress
+			"notes boundary request_id deny allow names router", // egress
 			"notes fold deny allow router",                      // inbound
 			"router",                                            // outbound, refusals, probes
 		}},
@@ -49,6 +50,7 @@ func TestOrderOfFilters(t *testing.T) {
 			"notes upgrade upgrades boundary request_id deny allow names router",
 			"notes upgrade upgrades fold deny allow router",
 			"router", // refusals
+			"upgrade upgrades boundary request_id deny allow names router",
 			"upgrade upgrades router",
 		}},
 		{"bytes", network, []string{

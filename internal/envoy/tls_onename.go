@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
-	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
@@ -27,47 +25,12 @@ func oneName(fc *listenerv3.FilterChain) []*listenerv3.Filter {
 }
 
 // Envoy joins several names with a comma, which SPIFFE IDs cannot contain.
-var oneNameSpeaks = newNetworkFilter(
-	oneNameFilter,
-	anyOf(&networkrbacv3.RBAC{StatPrefix: "one_name", Matcher: &xdsmatcherv3.Matcher{
-		MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
-			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
-				Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{
-					MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-						SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-							Input: &xdscorev3.TypedExtensionConfig{
-								Name:        "uri_san",
-								TypedConfig: anyOf(&sslinputsv3.UriSanInput{}),
-							},
-							Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-								ValueMatch: &xdsmatcherv3.StringMatcher{
-									MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
-										SafeRegex: &xdsmatcherv3.RegexMatcher{
-											EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{
-												GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{},
-											},
-											Regex: "[^,]*",
-										},
-									},
-								},
-							},
-						},
-					},
-				},
-				OnMatch: rbacAction(rbacv3.RBAC_ALLOW),
-			}},
-		}},
-		OnNoMatch: rbacAction(rbacv3.RBAC_DENY),
-	}}),
-)
-
-func rbacAction(a rbacv3.RBAC_Action) *xdsmatcherv3.Matcher_OnMatch {
-	return &xdsmatcherv3.Matcher_OnMatch{
-		OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
-			Name: "action", TypedConfig: anyOf(&rbacv3.Action{Name: twoNames, Action: a}),
-		}},
-	}
-}
+var oneNameSpeaks = newNetworkFilter(oneNameFilter, anyOf(&networkrbacv3.RBAC{
+	StatPrefix: "one_name",
+	Matcher: choice(valueLike(&sslinputsv3.UriSanInput{}, "[^,]*"),
+		doing(&rbacv3.Action{Name: twoNames, Action: rbacv3.RBAC_ALLOW}),
+		doing(&rbacv3.Action{Name: twoNames, Action: rbacv3.RBAC_DENY})),
+}))
 
 // A single name is as long as all names together. If there are several, the upstream certificate must have a name that
 // no certificate has, so no server is reached.

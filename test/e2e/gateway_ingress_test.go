@@ -174,6 +174,25 @@ func (g *gateway) assertedCallers(t *testing.T) {
 	if got := g.api.since(before); len(got.Requests) > 0 {
 		t.Errorf("the workload saw %+v", got.Requests)
 	}
+	for _, c := range []struct {
+		ids  []string
+		kept bool
+	}{
+		{[]string{"X-Request-Id: Req-1_2.3"}, true},
+		{[]string{"X-Request-Id: 1", "X-Request-Id: 2"}, false},
+		{[]string{"X-Request-Id: 1", "X-Request-Id: at 10.98.1.23"}, false},
+		{[]string{"X-Request-Id: " + strings.Repeat("1", 129)}, false},
+		{[]string{"X-Request-Id: 1", "Isthmus-Request-Id: 2"}, true},
+		{[]string{"Isthmus-Request-Id: 2"}, false},
+	} {
+		before := g.api.seen()
+		_, err := g.ask(north.client("api"), "GET", "/public", c.ids...)
+		read := strings.ToLower(g.api.since(before).Read)
+		if err != nil || strings.Contains(read, "x-request-id: ") != c.kept ||
+			strings.Contains(read, "isthmus-request-id") {
+			t.Errorf("%q: %v; the workload read %q", c.ids, err, read)
+		}
+	}
 	if a, err := g.ask(north.client("api"), "GET", "/public", "isthmus_caller: "+gwWebID, "trace_id: 7"); err != nil {
 		t.Errorf("with an underscore: %d %v", a.Code, err)
 	}
