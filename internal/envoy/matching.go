@@ -20,14 +20,15 @@ func valueLike(input proto.Message, expression string) *predicate {
 			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
 				ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
 					SafeRegex: &xdsmatcherv3.RegexMatcher{
-						EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-						Regex:      expression,
+						EngineType: re2, Regex: expression,
 					},
 				}},
 			},
 		},
 	}}
 }
+
+var re2 = &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}}
 
 // anyValue matches every value; an absent header does not match.
 const anyValue = `(?s)\C*`
