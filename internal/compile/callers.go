@@ -75,7 +75,7 @@ func (l *linker) destinationsOf(
 		was := known[svc.Host]
 		if was == nil {
 			was = &destination{}
-		} else if l.stands(was, d, imports) {
+		} else if l.unchanged(was, d, imports) {
 			out = append(out, was)
 			continue
 		}
@@ -96,12 +96,12 @@ func (l *linker) destinationsOf(
 	return keepList(&before, out, same[*destination])
 }
 
-// stands reports whether a destination is what it was: d, of which the ports are not worked out, and all that decides
-// about those, are the same.
-func (l *linker) stands(was *destination, d destination, imports func(*model.Port) *model.Import) bool {
+// unchanged reports whether a destination is what it was: d, of which the ports are not worked out, and all that
+// decides about those, are the same.
+func (l *linker) unchanged(was *destination, d destination, imports func(*model.Port) *model.Import) bool {
 	return was.age == d.age && was.service == d.service && was.wanted == d.wanted &&
 		!slices.ContainsFunc(was.ports, func(p destinationPort) bool {
-			return p.imp != imports(p.port) || p.concerns(l.moved)
+			return p.imp != imports(p.port) || p.concerns(l.changedIDs)
 		})
 }
 
@@ -116,7 +116,7 @@ func (l *linker) destinationPort(
 		p.outbound = outboundTo(d.service, p.port, imp)
 	}
 	switch {
-	case old.port == p.port && old.imp == imp && before.wanted == d.wanted && !old.concerns(l.moved):
+	case old.port == p.port && old.imp == imp && before.wanted == d.wanted && !old.concerns(l.changedIDs):
 		p.callers, p.open, p.named = old.callers, old.open, old.named
 	case imp != nil:
 		p.callers, p.named = l.importCallers(imp, d.service), slices.Sorted(slices.Values(imp.Callers))
@@ -249,7 +249,7 @@ func (l *linker) identities() {
 		}
 		return now
 	})
-	l.moved = l.now.identities.out.since(before)
+	l.changedIDs = l.now.identities.out.since(before)
 }
 
 // since returns the identities that came, went, or see something else than before, sorted. Before may be nil.

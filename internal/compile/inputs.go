@@ -172,6 +172,7 @@ func (g *gathered) knownNamespaces() []string {
 	return sortedKeys(seen)
 }
 
+// workloadsByNamespace copies the workloads of those namespaces only in which one is not as it was.
 func workloadsByNamespace(before *gathered, snap *snapshot.Snapshot) map[string]*[]registered {
 	if snap.Registry == nil {
 		return nil
@@ -184,11 +185,27 @@ func workloadsByNamespace(before *gathered, snap *snapshot.Snapshot) map[string]
 	for _, n := range snap.SilentNodes {
 		silent[n.Name] = true
 	}
-	lists := map[string][]registered{}
+	count, changed := map[string]int{}, map[string]bool{}
 	for _, w := range snap.Registry.Workloads {
-		lists[w.Namespace] = append(lists[w.Namespace], registered{w, silent[w.Node]})
+		was, n := elements(before.workloads[w.Namespace]), count[w.Namespace]
+		count[w.Namespace]++
+		if n >= len(was) || !was[n].equal(registered{w, silent[w.Node]}) {
+			changed[w.Namespace] = true
+		}
 	}
-	return keepLists(before.workloads, lists, registered.equal)
+	out, lists := map[string]*[]registered{}, map[string]*[]registered{}
+	for ns, n := range count {
+		if out[ns] = before.workloads[ns]; changed[ns] || n != len(*out[ns]) {
+			lists[ns] = new(make([]registered, 0, n))
+			out[ns] = lists[ns]
+		}
+	}
+	for _, w := range snap.Registry.Workloads {
+		if list := lists[w.Namespace]; list != nil {
+			*list = append(*list, registered{w, silent[w.Node]})
+		}
+	}
+	return out
 }
 
 // closedByNamespace groups closed objects by namespace. "" holds those that close the whole mesh.

@@ -43,7 +43,7 @@ type linker struct {
 	parts, partsBefore map[string]*part
 	before, now        *linked
 	was, mesh          *model.Mesh // of them; the former has nothing in it where there was none
-	moved              []string    // identities that came, went, or see something else, sorted
+	changedIDs         []string    // identities that came, went, or see something else, sorted
 }
 
 // linkSteps in order: each reads what earlier ones produced.

@@ -221,12 +221,12 @@ func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte
 	f.stayed = stayed(path, f.entries)
 	u.then = f.entries
 	d.keep(path, f, text)
-	d.heed(path, f)
+	d.track(path, f)
 	return u
 }
 
-// heed notes whether there is anything to tell of a file.
-func (d *folder) heed(path string, f *file) {
+// track keeps telling up to date.
+func (d *folder) track(path string, f *file) {
 	if f.current != nil && len(f.current.Findings) > 0 || len(f.stayed)+len(f.loose) > 0 {
 		d.telling[path] = f
 	} else {
@@ -291,7 +291,7 @@ func (d *folder) recall(path string, f *file) *update {
 			Reason: "its file cannot be read",
 		}})
 	f.stayed = stayed(path, f.entries)
-	d.heed(path, f)
+	d.track(path, f)
 	return &update{file: d.inside(path), then: f.entries}
 }
 

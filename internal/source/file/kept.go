@@ -19,34 +19,34 @@ import (
 	"isthmus.dev/isthmus/internal/durable"
 )
 
-// syncEvery is how long copies wait for others before they are made to outlast a loss of power, all with one another.
+// syncEvery is how long new copies wait for more before they are synced together.
 const syncEvery = time.Second
 
-// copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is
-// not lost either: what it denied stays denied. A copy is the file itself while all of it can be read, else its objects
-// that could be read and those that stayed as they were.
+// copies holds what the files last meant, in a folder of its own, so that an object that breaks while no control plane
+// runs is not lost either: what it denied stays denied. A copy is the file itself while all of it can be read.
+// Otherwise it has the objects that could be read, and those that stayed as they were.
 //
-// A copy is written before the change that it is of takes effect, so that a process that is killed loses nothing. No
-// change waits for the disk: run has the copies outlast a loss of power a moment later, and only then removes those
-// that they replace. Until then there are several of one file, of which the newest that is whole counts. The files
-// themselves are not made to last any sooner by whoever writes them.
+// A copy is written before the change takes effect, so that a process that is killed loses nothing. But a change does
+// not wait until the copy would survive a power failure: run syncs new copies a moment later, and only then removes the
+// ones that they replace. Until then a file has several copies, and the newest one that is whole counts. Whoever writes
+// the configuration files does not sync them any sooner.
 type copies struct {
 	root, dir string
 	log       *slog.Logger
 	swept     bool          // of files that went before this process
-	written   chan struct{} // has a value while some copy may not outlast a loss of power
+	written   chan struct{} // has a value while some copy is not synced
 
-	mu      sync.Mutex          // guards all below
-	newest  map[string]copyName // by copyName.of
-	stale   map[string][]copyName
-	unsafe  map[string]bool // of which the newest may not outlast a loss of power
+	mu      sync.Mutex            // guards all below
+	newest  map[string]copyName   // by copyName.of
+	stale   map[string][]copyName // older ones that are still there, by copyName.of
+	unsafe  map[string]bool       // by copyName.of: the newest is not synced
 	failing bool
 }
 
-// copyName tells of which file a copy is, the how manieth of it, and what it says.
+// copyName identifies one copy of a file.
 type copyName struct {
-	of  string // hash of the path
-	n   uint64
+	of  string // hash of the file's path
+	n   uint64 // newer copies of the file have higher numbers
 	sum string // hash of the text
 }
 
@@ -99,7 +99,7 @@ func openCopies(root, dir string, log *slog.Logger) *copies {
 	return c
 }
 
-// choose takes the newest copy that is whole, of several.
+// choose picks the newest copy that is whole.
 func (c *copies) choose(of string, names []copyName) {
 	i := max(0, slices.IndexFunc(names, func(n copyName) bool {
 		text, err := os.ReadFile(c.path(n))
@@ -141,7 +141,7 @@ func (c *copies) keep(path string, text []byte) {
 	c.mark(of)
 }
 
-// mark has run look at the copies of a file. The caller holds mu.
+// mark makes run sync the newest copy of a file. The caller holds mu.
 func (c *copies) mark(of string) {
 	c.unsafe[of] = true
 	select {
@@ -150,7 +150,7 @@ func (c *copies) mark(of string) {
 	}
 }
 
-// run makes copies outlast a loss of power, until ctx ends.
+// run syncs new copies until ctx ends.
 func (c *copies) run(ctx context.Context) error {
 	for {
 		select {
@@ -166,7 +166,7 @@ func (c *copies) run(ctx context.Context) error {
 	}
 }
 
-// sync makes what is written so far outlast a loss of power, and removes what it replaces.
+// sync makes what was written so far survive a power failure, and removes what it replaces.
 func (c *copies) sync(ctx context.Context) {
 	c.mu.Lock()
 	safe := make([]copyName, 0, len(c.unsafe))
