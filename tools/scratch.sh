@@ -4,7 +4,7 @@
 # go that were left by runs that were killed: a run and what it started hold a lock on theirs. Without a command, only that.
 set -euo pipefail
 
-find /tmp /dev/shm -maxdepth 1 -type d -name 'isthmus-tests-*' -mmin +0 2>/dev/null |
+find /tmp /dev/shm -maxdepth 1 -type d -name 'isthmus-tests-*' -mmin +1 2>/dev/null |
 	while read -r dir; do flock --nonblock "$dir" rm -rf "$dir" || true; done || true
 (($#)) || exit 0
 
