@@ -4,9 +4,9 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The tests that move packets and their packages. They wait more than they work; those of test/e2e say themselves what
+# The tests that move packets or ask an Envoy, and their packages. They wait more than they work; those of test/e2e say themselves what
 # may run at the same time.
-E2EFILES = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | grep -v '^./test/e2e/')
+E2EFILES = $(shell grep -rlE --include='*_test.go' '^//go:build e2e|envoyproc[.]Locate' . | grep -v '^./test/e2e/')
 E2E = $(sort $(dir $(E2EFILES)))
 E2ETESTS = $(shell grep -hoE '^func (Test|Fuzz)[A-Za-z0-9_]+' $(E2EFILES) | cut -d' ' -f2 | paste -sd'|')
 # What a run leaves in the folder for temporary files goes with it.
