@@ -4,10 +4,12 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The tests that move packets or ask an Envoy, and their packages. They wait more than they work; those of test/e2e say themselves what
-# may run at the same time.
-E2EFILES = $(shell grep -rlE --include='*_test.go' '^//go:build e2e|envoyproc[.]Locate' . | grep -v '^./test/e2e/')
+# The tests that move packets or ask an Envoy, and their packages. They wait more than they work, so two packages run at
+# the same time, but for those in which not one call may fail; test/e2e says itself which of its tests may.
+E2EFILES = $(shell grep -rlE --include='*_test.go' '^//go:build e2e|envoyproc[.]Locate' .)
 E2E = $(sort $(dir $(E2EFILES)))
+ALONE := ./internal/node/ ./test/e2e/
+E2EFLAGS = -tags e2e -count=1 -timeout 15m -v -run '^($(E2ETESTS))$$'
 E2ETESTS = $(shell grep -hoE '^func (Test|Fuzz)[A-Za-z0-9_]+' $(E2EFILES) | cut -d' ' -f2 | paste -sd'|')
 # What a run leaves in the folder for temporary files goes with it.
 SCRATCH := tools/scratch.sh
@@ -55,8 +57,8 @@ check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with
 
 test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
 	ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && set -x && \
-	$(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 2 -run '^($(E2ETESTS))$$' $(E2E) && \
-	$(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v ./test/e2e
+	$(SCRATCH) $(GOTEST) $(E2EFLAGS) -p 2 $(filter-out $(ALONE),$(E2E)) && \
+	$(SCRATCH) $(GOTEST) $(E2EFLAGS) -p 1 $(ALONE)
 
 soak: preflight-go preflight-root preflight-soak build ## the demo under load and disturbed, for MINUTES (default 10)
 	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --soak $(or $(MINUTES),10)m
