@@ -77,6 +77,7 @@ var table = map[string]layer{
 	"internal/procid":     mechanisms,
 	"internal/retry":      mechanisms,
 	"internal/rates":      mechanisms,
+	"internal/errand":     mechanisms,
 	"internal/unixsocket": mechanisms,
 	"internal/sdnotify":   mechanisms,
 	"internal/federation": mechanisms,

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/errand"
 )
 
 // Limits on the cost of one client. No Envoy comes near them.
@@ -48,16 +49,17 @@ var (
 // stream is the session of one Envoy. The goroutine in serve owns types. wake and stop may be called from any
 // goroutine.
 type stream struct {
-	server *Server
-	proxy  string
-	grpc   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
-	cancel context.CancelCauseFunc
-	awake  chan struct{}
-	out    chan *discoveryv3.DeltaDiscoveryResponse
-	nonce  uint64
-	since  time.Time
-	types  map[string]*typeState
-	anew   bool // endpoint sets were requested or dropped since the last push
+	server  *Server
+	proxy   string
+	grpc    discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	cancel  context.CancelCauseFunc
+	awake   chan struct{}
+	out     chan *discoveryv3.DeltaDiscoveryResponse // waits to be sent
+	sending *errand.Errand                           // sends it
+	nonce   uint64
+	since   time.Time
+	types   map[string]*typeState
+	anew    bool // endpoint sets were requested or dropped since the last push
 	// owed are endpoint sets that clusters wait for and that were sent before the client said which ones it has. A
 	// reconnecting client says so in its first request for endpoints, after that for clusters.
 	owed map[string]struct{}
@@ -126,9 +128,9 @@ func (st *stream) stop() {
 // with the stream.
 func (st *stream) serve(ctx context.Context) error {
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
-	gone := make(chan struct{}, 2)
+	gone := make(chan error, 2)
 	go st.receive(ctx, requests, gone)
-	go st.deliver(ctx, gone)
+	st.sending = errand.New(func() error { return st.deliver(ctx) }, gone)
 	for {
 		select {
 		case <-ctx.Done():
@@ -161,13 +163,13 @@ func (st *stream) endError(cause error) error {
 
 // receive passes requests to serve, at most requestRate per second.
 func (st *stream) receive(
-	ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{},
+	ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- error,
 ) {
 	limit := rate.NewLimiter(requestRate, requestBurst)
 	for {
 		r, err := st.grpc.Recv()
 		if err != nil {
-			gone <- struct{}{}
+			gone <- err
 			return
 		}
 		names := len(r.ResourceNamesSubscribe) + len(r.ResourceNamesUnsubscribe) + len(r.InitialResourceVersions)
@@ -182,20 +184,21 @@ func (st *stream) receive(
 	}
 }
 
-// deliver sends responses, each within sendPatience.
-func (st *stream) deliver(ctx context.Context, gone chan<- struct{}) {
+// deliver sends the responses that wait, each within sendPatience.
+func (st *stream) deliver(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case resp := <-st.out:
 			stalled := time.AfterFunc(sendPatience, func() { st.cancel(errStalled) })
 			err := st.grpc.Send(resp)
 			stalled.Stop()
 			if err != nil {
-				gone <- struct{}{}
-				return
+				return err
 			}
+		default:
+			return nil
 		}
 	}
 }
@@ -375,6 +378,7 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 	st.recordSent(typ, ts, generation)
 	select {
 	case st.out <- resp:
+		st.sending.Ask()
 		return nil
 	case <-ctx.Done():
 		return st.endError(context.Cause(ctx))

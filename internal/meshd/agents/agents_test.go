@@ -8,10 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/store"
 )
 
@@ -55,18 +53,17 @@ func TestAddressesThatAreNoUseAreNotLearned(t *testing.T) {
 func TestOlderStreamsTakeNothingOver(t *testing.T) {
 	t.Parallel()
 	a := &Agents{Config: Config{Store: superseded{}}, known: map[string]*agent{}}
-	n := state.Node{Node: snapshot.Node{Name: "n"}}
 	cut := false
-	if _, err := a.join(n, 2, agentapi.Report{}, func(error) { cut = true }); err != nil {
+	if err := a.join(&agent{name: "n", stream: 2, cut: func(error) { cut = true }}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.join(n, 1, agentapi.Report{}, func(error) {}); status.Code(err) != codes.Aborted || cut {
+	if err := a.join(&agent{name: "n", stream: 1, cut: func(error) {}}); status.Code(err) != codes.Aborted || cut {
 		t.Errorf("an old stream joins: %v, the new one was cut: %v", err, cut)
 	}
 	if err := a.register(t.Context(), 1, snapshot.Node{Name: "n"}, nil, nil); status.Code(err) != codes.Aborted {
 		t.Errorf("an old stream registers: %v", err)
 	}
-	if _, err := a.join(n, 3, agentapi.Report{}, func(error) {}); err != nil || !cut {
+	if err := a.join(&agent{name: "n", stream: 3, cut: func(error) {}}); err != nil || !cut {
 		t.Errorf("the newest stream joins: %v, the one before was cut: %v", err, cut)
 	}
 }

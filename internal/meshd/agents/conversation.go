@@ -12,9 +12,9 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/errand"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rpc"
-	"isthmus.dev/isthmus/internal/state"
 )
 
 // agent is the session of one agent.
@@ -22,16 +22,19 @@ type agent struct {
 	name    string
 	stream  uint64 // its number: the newest stays
 	report  agentapi.Report
-	awake   chan struct{}
 	next    *agentapi.Instructions // what it should have
+	telling *errand.Errand
 	cut     context.CancelCauseFunc
-	sharing sharing // of the goroutine that listens
+
+	told    *agentapi.Instructions // of the run of telling
+	sharing sharing                // of the run that takes in what it says
 }
 
 var errTakenOver = errors.New("another stream of this agent took over")
 
 // Sync receives an agent's reports and sends it instructions. It ends when the agent disconnects, reconnects, or loses
-// the validity of its certificate, even if the agent does not read.
+// the validity of its certificate, even if the agent does not read. An agent that is idle costs two goroutines here: this
+// one, and one that waits for its next report.
 func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
@@ -39,25 +42,8 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	n, err := a.node(ctx, caller)
-	if err != nil {
-		return err
-	}
-	number, err := a.State.BeginConversation(ctx, n.Name, n.Generation)
-	if err != nil {
-		return status.Error(codes.Internal, err.Error())
-	}
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if a.quotas.node(n.Name).reports.Wait(ctx) != nil {
-		return nil
-	}
-	if err := a.take(ctx, caller, n, number, first); err != nil {
-		return err
-	}
-	ag, err := a.join(n, number, *first, cut)
+	ended := make(chan error, 3)
+	ag, err := a.begin(ctx, cut, &caller, stream, ended)
 	if err != nil {
 		return err
 	}
@@ -73,10 +59,8 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err := a.share(ctx, ag); err != nil {
 		return err
 	}
-	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
-	ended := make(chan error, 2)
-	listening.Go(func() { ended <- a.listen(ctx, caller, ag, stream.Recv) })
-	go func() { ended <- a.tell(ctx, ag, stream) }()
+	listening.Go(func() { a.listen(ctx, &caller, ag, stream.Recv, ended) })
+	ag.wake()
 	select {
 	case err := <-ended:
 		return err
@@ -88,84 +72,151 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	return nil
 }
 
+// begin takes in the first report of a conversation.
+func (a *Agents) begin(
+	ctx context.Context, cut context.CancelCauseFunc, caller *door.Caller,
+	stream rpc.Stream[agentapi.Instructions, agentapi.Report], ended chan<- error,
+) (*agent, error) {
+	n, err := a.node(ctx, *caller)
+	if err != nil {
+		return nil, err
+	}
+	number, err := a.State.BeginConversation(ctx, n.Name, n.Generation)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.quotas.node(n.Name).reports.Wait(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.take(ctx, *caller, n, number, first); err != nil {
+		return nil, err
+	}
+	ag := &agent{name: n.Name, stream: number, report: *first, cut: cut}
+	ag.telling = errand.New(func() error { return a.tell(ag, stream) }, ended)
+	if err := a.join(ag); err != nil {
+		return nil, err
+	}
+	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
+	return ag, nil
+}
+
 // hearAgain is how long a report rests that could not be taken in, or not be shared.
 const hearAgain = time.Second
 
-// listen takes in reports until the stream ends: of those that come faster than they may, the newest. One that cannot
-// be registered because the state is away is tried again until it can be, or until a newer one comes. What the agent
-// said before stays in force meanwhile: a conversation that ended could not begin anew, and its node would be taken for
-// silent.
+// listen has reports taken in until the stream ends: of those that come faster than they may, the newest two.
 func (a *Agents) listen(
-	ctx context.Context, caller door.Caller, ag *agent, recv func() (*agentapi.Report, error),
-) error {
+	ctx context.Context, caller *door.Caller, ag *agent, recv func() (*agentapi.Report, error), ended chan<- error,
+) {
+	ctx, cancel := context.WithCancel(ctx)
+	h := &hearing{agents: a, caller: caller, agent: ag, newest: make(chan *agentapi.Report, 2)}
+	taking := errand.New(func() error { return h.run(ctx) }, ended)
+	defer taking.Stop()
+	defer cancel()
+	taking.Ask() // what the first report left to share
 	ration := a.quotas.node(ag.name)
-	newest := make(chan *agentapi.Report, 1)
-	go func() {
-		defer close(newest)
-		for ration.reads.Wait(ctx) == nil {
-			r, err := recv()
-			if err != nil {
-				return
-			}
+	for ration.reads.Wait(ctx) == nil {
+		r, err := recv()
+		if err != nil {
+			break
+		}
+		for kept := false; !kept; {
 			select {
-			case <-newest:
+			case h.newest <- r:
+				kept = true
 			default:
-			}
-			newest <- r
-		}
-	}()
-	var next *agentapi.Report // not taken in yet
-	away := false             // the state
-	for {
-		if ration.reports.Wait(ctx) != nil {
-			return nil
-		}
-		var again <-chan time.Time
-		if wait, due := ag.sharing.due(a.Now()); next != nil {
-			again = time.After(hearAgain)
-		} else if due {
-			again = time.After(max(wait, hearAgain))
-		}
-		select {
-		case r, more := <-newest:
-			if !more || ctx.Err() != nil {
-				return nil // the agent went, or came again
-			}
-			next = r
-		case <-again:
-		}
-		if next != nil {
-			err := a.hear(ctx, caller, ag, *next)
-			if status.Code(err) == codes.Internal {
-				if !away {
-					a.Log.Warn("what an agent says now cannot be registered, what it said before stays in force",
-						"node", ag.name, "error", err, "again", hearAgain)
+				select {
+				case <-h.newest:
+				default:
 				}
-				away = true
-				continue
 			}
-			if err != nil {
-				return err
-			}
-			next, away = nil, false
 		}
-		if err := a.share(ctx, ag); err != nil {
+		taking.Ask()
+	}
+	ended <- nil // the agent went, or came again
+}
+
+// hearing takes in an agent's reports.
+type hearing struct {
+	agents *Agents
+	caller *door.Caller
+	agent  *agent
+	newest chan *agentapi.Report
+	next   *agentapi.Report // not taken in yet
+	away   bool             // the state
+}
+
+// run takes in what there is and shares it. What cannot be registered because the state is away is tried again until it
+// can be, or until a newer report comes. What the agent said before stays in force meanwhile: a conversation that ended
+// could not begin anew, and its node would be taken for silent.
+func (h *hearing) run(ctx context.Context) error {
+	for h.wait(ctx) {
+		if err := h.take(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// wait waits for the next thing to do; false means that there is none.
+func (h *hearing) wait(ctx context.Context) bool {
+	wait, due := h.agent.sharing.due(h.agents.Now())
+	var again <-chan time.Time
+	switch {
+	case h.next != nil:
+		again = time.After(hearAgain)
+	case due:
+		again = time.After(max(wait, hearAgain))
+	case len(h.newest) == 0:
+		return false
+	}
+	if h.agents.quotas.node(h.agent.name).reports.Wait(ctx) != nil {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case h.next = <-h.newest:
+	case <-again:
+	}
+	return true
+}
+
+func (h *hearing) take(ctx context.Context) error {
+	a, ag := h.agents, h.agent
+	if h.next == nil {
+		return a.share(ctx, ag)
+	}
+	err := a.hear(ctx, *h.caller, ag, h.next)
+	if status.Code(err) == codes.Internal {
+		if !h.away {
+			a.Log.Warn("what an agent says now cannot be registered, what it said before stays in force",
+				"node", ag.name, "error", err, "again", hearAgain)
+		}
+		h.away = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.next, h.away = nil, false
+	return a.share(ctx, ag)
 }
 
 // hear has a report count, or changes nothing.
-func (a *Agents) hear(ctx context.Context, caller door.Caller, ag *agent, r agentapi.Report) error {
+func (a *Agents) hear(ctx context.Context, caller door.Caller, ag *agent, r *agentapi.Report) error {
 	n, err := a.node(ctx, caller)
 	if err != nil {
 		return err
 	}
-	if err := a.take(ctx, caller, n, ag.stream, &r); err != nil {
+	if err := a.take(ctx, caller, n, ag.stream, r); err != nil {
 		return err
 	}
 	a.mu.Lock()
-	ag.report = r
+	ag.report = *r
 	a.mu.Unlock()
 	ag.wake() // what of the report does not stand
 	return nil
@@ -187,56 +238,44 @@ func (a *Agents) refusedOf(node string) []string {
 	return out
 }
 
-// wake makes the agent's current instructions be sent. It never blocks.
-func (ag *agent) wake() {
-	select {
-	case ag.awake <- struct{}{}:
-	default:
+// wake has the agent told what it should have. It never blocks.
+func (ag *agent) wake() { ag.telling.Ask() }
+
+// tell sends instructions if they differ from the last.
+func (a *Agents) tell(ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+	a.mu.Lock()
+	next := ag.next
+	a.mu.Unlock()
+	if next == nil {
+		return nil
 	}
+	full := *next
+	full.RevokedAdmins, full.Refused = a.revokedAdmins(), a.refusedOf(ag.name)
+	if reflect.DeepEqual(ag.told, &full) {
+		return nil
+	}
+	if err := stream.Send(&full); err != nil {
+		return err
+	}
+	ag.told = &full
+	return nil
 }
 
-// tell sends instructions whenever they have changed.
-func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
-	var last *agentapi.Instructions
-	for {
-		a.mu.Lock()
-		next := ag.next
-		a.mu.Unlock()
-		if next != nil {
-			full := *next
-			full.RevokedAdmins, full.Refused = a.revokedAdmins(), a.refusedOf(ag.name)
-			next = &full
-		}
-		if next != nil && !reflect.DeepEqual(last, next) {
-			if err := stream.Send(next); err != nil {
-				return err
-			}
-			last = next
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ag.awake:
-		}
-	}
-}
-
-// join makes a stream the agent's only one, unless a newer one exists.
-func (a *Agents) join(n state.Node, stream uint64, r agentapi.Report, cut context.CancelCauseFunc) (*agent, error) {
-	ag := &agent{name: n.Name, stream: stream, report: r, awake: make(chan struct{}, 1), cut: cut}
+// join makes a stream the agent's only one, unless a newer one is.
+func (a *Agents) join(ag *agent) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if old := a.known[n.Name]; old != nil {
-		if old.stream > stream {
-			return nil, status.Error(codes.Aborted, errTakenOver.Error())
+	if old := a.known[ag.name]; old != nil {
+		if old.stream > ag.stream {
+			return status.Error(codes.Aborted, errTakenOver.Error())
 		}
 		old.cut(errTakenOver)
 	}
-	a.known[n.Name] = ag
-	if a.briefing != nil { // with mu held: later publications find the agent in known
-		ag.next = a.briefing.of(n.Name)
+	a.known[ag.name] = ag
+	if a.briefing != nil { // with mu held: what is published later finds the agent in known
+		ag.next = a.briefing.of(ag.name)
 	}
-	return ag, nil
+	return nil
 }
 
 func (a *Agents) leave(ag *agent) {

@@ -18,6 +18,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/errand"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/meshd/standing"
@@ -123,8 +124,8 @@ func converse(t *testing.T, role snapshot.Role) *conversation {
 		Grant: grant.Grant{Identities: []string{"default/*", "isthmus-system/gateway"}},
 	}}
 	c := &conversation{
-		world: w, agent: &agent{name: "n1", stream: 1, awake: make(chan struct{}, 1)},
-		reports: make(chan *agentapi.Report), ended: make(chan error, 1),
+		world: w, agent: &agent{name: "n1", stream: 1, telling: errand.New(func() error { return nil }, nil)},
+		reports: make(chan *agentapi.Report), ended: make(chan error, 2),
 	}
 	c.agents = &Agents{
 		Config: Config{
@@ -141,14 +142,12 @@ func converse(t *testing.T, role snapshot.Role) *conversation {
 		Kind: door.Node, Name: "n1", ID: id,
 		Certificate: &door.Certificate{Generation: "g1", NotAfter: time.Now().Add(time.Hour)},
 	}
-	go func() {
-		c.ended <- c.agents.listen(t.Context(), caller, c.agent, func() (*agentapi.Report, error) {
-			if r, more := <-c.reports; more {
-				return r, nil
-			}
-			return nil, io.EOF
-		})
-	}()
+	go c.agents.listen(t.Context(), &caller, c.agent, func() (*agentapi.Report, error) {
+		if r, more := <-c.reports; more {
+			return r, nil
+		}
+		return nil, io.EOF
+	}, c.ended)
 	return c
 }
 
