@@ -33,8 +33,8 @@ type agent struct {
 var errTakenOver = errors.New("another stream of this agent took over")
 
 // Sync receives an agent's reports and sends it instructions. It ends when the agent disconnects, reconnects, or loses
-// the validity of its certificate, even if the agent does not read. An agent that is idle costs two goroutines here: this
-// one, and one that waits for its next report.
+// the validity of its certificate, even if the agent does not read. An agent that is idle costs two goroutines here:
+// this one, and one that waits for its next report.
 func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
