@@ -42,6 +42,7 @@ var table = map[string]layer{
 	"internal/spiffe":    words,
 	"internal/version":   words,
 	"internal/clocktest": words,
+	"internal/fieldtest": words,
 	"internal/times":     words,
 	"internal/waittest":  words,
 	"internal/logtest":   words,

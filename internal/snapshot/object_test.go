@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"isthmus.dev/isthmus/internal/fieldtest"
 )
 
 func service(ns, name string, port int32) *corev1.Service {
@@ -106,5 +108,21 @@ func TestOriginEqual(t *testing.T) {
 	}
 	if (Origin{Line: 7}).LineOf("spec") != 7 || FieldsOf(nil) != (Fields{}) {
 		t.Error("an origin without fields")
+	}
+}
+
+// A field that these comparisons forget would be a change that nobody hears of.
+func TestEveryFieldIsCompared(t *testing.T) {
+	for _, wrong := range fieldtest.Unseen(Workload.Equal, nil) {
+		t.Error("Workload: " + wrong)
+	}
+	fields := fieldtest.SamplesOf(FieldsOf(map[string]int{"spec": 1}), FieldsOf(map[string]int{"spec": 2}))
+	for _, wrong := range fieldtest.Unseen(Origin.Equal, nil, fields) {
+		t.Error("Origin: " + wrong)
+	}
+	for _, wrong := range fieldtest.Unseen(Closed.Equal, map[string]string{
+		"Origin.Source": "changes nothing of what is closed", "Origin.Fields": "only the object's own line is shown",
+	}, fields) {
+		t.Error("Closed: " + wrong)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"isthmus.dev/isthmus/internal/fieldtest"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -198,5 +199,12 @@ func TestRegistrationsAtOnce(t *testing.T) {
 	}
 	if own != nodes || !names["all"] || len(names) != nodes+2 {
 		t.Errorf("in force: %v", names)
+	}
+}
+
+// A field of a node that the comparison forgets would be a report that is never registered.
+func TestEveryFieldOfANodeIsCompared(t *testing.T) {
+	for _, wrong := range fieldtest.Unseen(equalNodes, nil) {
+		t.Error(wrong)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"isthmus.dev/isthmus/internal/fieldtest"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -156,5 +157,28 @@ func TestEqual(t *testing.T) {
 		if got := Equal(For(before, c.proxy), For(after, c.proxy)); got != c.equal {
 			t.Errorf("%s: equal is %v", c.name, got)
 		}
+	}
+}
+
+// A field of the model that these comparisons forget would be a change that no proxy is told of.
+func TestEveryFieldIsCompared(t *testing.T) {
+	for _, wrong := range fieldtest.Unseen(Equal, map[string]string{
+		"View.Proxy":       "its parts are fields of the View; the name stays",
+		"Workload.Node":    "decides which proxy serves it",
+		"Workload.Sidecar": "decides which proxy serves it",
+		"Service.Ports":    "each Outbound and Export has its own",
+		"Service.ExportTo": "decides who is a caller",
+		"Port.Workloads":   "those of this proxy are in View.Local",
+	}) {
+		t.Error("Equal: " + wrong)
+	}
+	elsewhere := "what of it reaches a node is in the pointer of its Proxy"
+	for _, wrong := range fieldtest.Unseen(SameGlobals, map[string]string{
+		"Mesh.Name": "no proxy is told", "Mesh.RootNamespace": "no proxy is told", "Mesh.Namespaces": "no proxy is told",
+		"Mesh.Services": elsewhere, "Mesh.Workloads": elsewhere, "Mesh.Proxies": elsewhere, "Mesh.Endpoints": elsewhere,
+		"Mesh.Peers": elsewhere, "Mesh.Exports": elsewhere, "Mesh.Imports": elsewhere, "Mesh.Invites": elsewhere,
+		"Mesh.Bootstraps": elsewhere,
+	}) {
+		t.Error("SameGlobals: " + wrong)
 	}
 }
