@@ -34,7 +34,7 @@ func (p Policies) candidates(among []string) []string {
 	})
 }
 
-// Named are the callers outside which nobody can pass, sorted. ok is false where a rule does not name its callers
+// Named returns the callers outside which nobody can pass, sorted. ok is false where a rule does not name its callers
 // exactly, so that anybody might.
 func (p Policies) Named() (ids []string, ok bool) {
 	if p.DefaultAllow {

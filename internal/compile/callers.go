@@ -274,8 +274,8 @@ func (now *identitySet) since(before *identitySet) (ids []string) {
 	return ids
 }
 
-// seeing are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What is
-// outside the mesh has no policies that could say more. Sorted.
+// seeing returns the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace.
+// What is outside the mesh has no policies that could say more. Sorted.
 func (all *identitySet) seeing(svc *model.Service) []string {
 	if svc.ExportTo == nil && !all.narrowed {
 		return all.ids

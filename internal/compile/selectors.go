@@ -34,8 +34,8 @@ func (s *selectors[T]) add(labels map[string]string, object T) {
 	s.byLabel[rarest] = append(s.byLabel[rarest], n)
 }
 
-// places are where those stand in all that select an instance, in their order. The cost is in those with a label of the
-// instance.
+// places returns where those stand in all that select an instance, in their order. The cost is in those with a label of
+// the instance.
 func (s *selectors[T]) places(i *instance) []int {
 	out := slices.Clone(s.every)
 	for k, v := range i.labels {

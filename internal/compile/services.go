@@ -261,7 +261,7 @@ func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instan
 	return out
 }
 
-// entryInstance is an entry of the namespace as something that serves: at an address, or under a host name.
+// entryInstance returns an entry of the namespace as something that serves: at an address, or under a host name.
 func (u *unit) entryInstance(name string, e *istio.WorkloadEntry) *instance {
 	i := &instance{
 		namespace: u.namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,

@@ -64,18 +64,18 @@ func builtinFilter(sort, name string, named naming, config proto.Message) *Resou
 	return newResource(ExtensionType, name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(config)}, nil)
 }
 
-// BuiltinVersion is the version of the built-in parts of this program.
+// BuiltinVersion returns the version of the built-in parts of this program.
 func BuiltinVersion() string { return ours.version }
 
-// Builtin are the built-in parts of this program: clusters, listeners and filters. They must not be written.
+// Builtin returns the built-in parts of this program: clusters, listeners and filters. They must not be written.
 func Builtin() []*Resource { return ours.resources }
 
-// isBuiltin says whether a resource is one of the built-in parts of this program.
+// isBuiltin reports whether a resource is one of the built-in parts of this program.
 func isBuiltin(r *Resource) bool {
 	return slices.ContainsFunc(ours.resources, func(c *Resource) bool { return c.Type == r.Type && c.Name == r.Name })
 }
 
-// BuiltinFilter is what Envoy is answered when it asks for a filter by its name; nil where no such name is known.
+// BuiltinFilter returns what Envoy is answered when it asks for a filter by its name; nil where no such name is known.
 func BuiltinFilter(name string) *anypb.Any {
 	for _, r := range ours.resources {
 		if r.Type == ExtensionType && r.Name == name {
@@ -90,7 +90,7 @@ var builtinTypes = map[string]string{
 	httpFilter: typeURL(&hcmv3.HttpConnectionManager{}), tcpFilter: typeURL(&tcpproxyv3.TcpProxy{}),
 }
 
-// builtin is a filter that is asked for by name.
+// builtin returns a filter that is asked for by name.
 func (b *builder) builtin(sort, name string) *listenerv3.Filter {
 	source := agentSource()
 	if b.view.Builtin != ours.version {

@@ -99,7 +99,7 @@ func newHTTPFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
-// switchedOn is a filter that only sees requests whose route configures it.
+// switchedOn returns a filter that only sees requests whose route configures it.
 func switchedOn(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
 	f.Disabled = true
 	return f

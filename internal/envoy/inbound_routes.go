@@ -17,9 +17,9 @@ import (
 // server's routes come twice: first for ordinary requests, then, for all others, with those filters switched on. What
 // is switched on is in the routes alone, which change without an end to any connection.
 
-// ordinary are routes for requests at which none of the filters of closely would act: nothing in the path or the Host
-// that hygiene looks for, no caller that a gateway may have asserted, and no late attempt (lateAttempt): what is no
-// number no Envoy has written.
+// ordinary returns routes for requests at which none of the filters of closely would act: nothing in the path or the
+// Host that hygiene looks for, no caller that a gateway may have asserted, and no late attempt (lateAttempt): what is
+// no number no Envoy has written.
 func ordinary(routes []*routev3.Route) []*routev3.Route {
 	for _, r := range routes {
 		r.Match.PathSpecifier = ordinaryPath
@@ -38,7 +38,7 @@ func ordinary(routes []*routev3.Route) []*routev3.Route {
 	return routes
 }
 
-// closely are routes on which these filters look at a request.
+// closely returns routes on which these filters look at a request.
 func closely(filters map[string]*anypb.Any, routes []*routev3.Route) []*routev3.Route {
 	for _, r := range routes {
 		r.TypedPerFilterConfig = filters

@@ -57,12 +57,13 @@ func told(key string) string {
 	return "%FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:" + key + ")%"
 }
 
-// refused is a chain that hands its connections to the listener that refuses them.
+// refused returns a chain that hands its connections to the listener that refuses them.
 func (b *builder) refused(r refusal) *listenerv3.FilterChain {
 	return chain("", nil, nil, b.builtin(tcpFilter, r.name))
 }
 
-// filter is what such a chain consists of. That a connection could not be handed over would be a record like others.
+// filter returns what such a chain consists of. That a connection could not be handed over would be a record like
+// others.
 func (r refusal) filter(named naming) *tcpproxyv3.TcpProxy {
 	tell := func(kind uint32, key string) *corev3.TlvEntry {
 		return &corev3.TlvEntry{Type: kind, FormatString: bodyFormat(ofListener(key))}

@@ -30,7 +30,7 @@ func fromAgent(name string) *tlsv3.SdsSecretConfig {
 	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: agentSource()}
 }
 
-// agentSource is the agent as a source of configuration.
+// agentSource returns the agent as a source of configuration.
 func agentSource() *corev3.ConfigSource {
 	return &corev3.ConfigSource{
 		ResourceApiVersion: corev3.ApiVersion_V3,

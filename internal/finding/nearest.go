@@ -26,8 +26,8 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// nearness is the distance of two names, and whether each part of the one may be its counterpart in the other but for a
-// slip of the pen.
+// nearness returns the distance of two names, and whether each part of the one may be its counterpart in the other but
+// for a slip of the pen.
 func nearness(name, candidate string) (distance int, near bool) {
 	parts, others := strings.FieldsFunc(name, separates), strings.FieldsFunc(candidate, separates)
 	if len(parts) != len(others) {
@@ -44,7 +44,7 @@ func nearness(name, candidate string) (distance int, near bool) {
 	return distance, len(parts) > 0
 }
 
-// separates says whether a character stands between the parts of a name.
+// separates reports whether a character stands between the parts of a name.
 func separates(r rune) bool { return r == '/' || r == '.' }
 
 // Distance returns the number of edits between two short strings. Swapping two neighbours counts as one edit.

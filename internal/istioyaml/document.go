@@ -24,7 +24,7 @@ type document struct {
 	findings []finding.Finding
 }
 
-// at is the document at a line of a file, the same one where it stood there before.
+// at returns the document at a line of a file, the same one where it stood there before.
 func (d *document) at(file string, line int) *document {
 	if d.line == line {
 		return d

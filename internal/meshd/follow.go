@@ -45,7 +45,7 @@ func (d *Daemon) followState(ctx context.Context) error {
 	}
 }
 
-// asOne is what stands for a change where several are taken in by reading once.
+// asOne returns what stands for a change where several are taken in by reading once.
 func asOne(c state.Change) state.Change {
 	switch c.Topic {
 	case state.Peers, state.Invitations:

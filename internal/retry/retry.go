@@ -79,7 +79,7 @@ func Until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 // Permanent is an error that no waiting will mend.
 type Permanent struct{ Err error }
 
-// Error is that of Err.
+// Error returns that of Err.
 func (p Permanent) Error() string { return p.Err.Error() }
 
 // Unwrap returns Err.

@@ -87,10 +87,10 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// IsMarker says whether a line begins a document.
+// IsMarker reports whether a line begins a document.
 func IsMarker(line []byte) bool { return IsMark(line, "---") }
 
-// IsMark says whether a line is a mark of three characters, alone or followed by white space.
+// IsMark reports whether a line is a mark of three characters, alone or followed by white space.
 func IsMark(line []byte, mark string) bool {
 	return bytes.HasPrefix(line, []byte(mark)) &&
 		(len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')

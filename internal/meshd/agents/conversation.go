@@ -222,7 +222,7 @@ func (a *Agents) hear(ctx context.Context, caller door.Caller, ag *agent, r *age
 	return nil
 }
 
-// refusedOf is what of a node's report does not stand, as text.
+// refusedOf returns what of a node's report does not stand, as text.
 func (a *Agents) refusedOf(node string) []string {
 	var out []string
 	for _, f := range a.Store.Report(node).Refused {

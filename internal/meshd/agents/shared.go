@@ -100,7 +100,7 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 	return nil
 }
 
-// withoutCounters is a report without what only counts. What findings and checks are about is none of that.
+// withoutCounters returns a report without what only counts. What findings and checks are about is none of that.
 func withoutCounters(r agentapi.Report) agentapi.Report {
 	quiet := func(e agentapi.EnvoyState) agentapi.EnvoyState {
 		e.Refused, e.RefusedLast = min(e.Refused, 1), time.Time{}

@@ -341,7 +341,7 @@ func lastUse(uses []state.CertUse, of func(state.CertUse) bool) (until time.Time
 	return until
 }
 
-// Failure is what went wrong at the last look, empty when nothing did.
+// Failure returns what went wrong at the last look, empty when nothing did.
 func (r *Rotator) Failure() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

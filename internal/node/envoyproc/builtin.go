@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// builtinParts are the clusters and listeners that are the same for every Envoy, for its bootstrap.
+// builtinParts returns the clusters and listeners that are the same for every Envoy, for its bootstrap.
 func builtinParts() (clusters, listeners []any, err error) {
 	for _, r := range envoy.Builtin() {
 		config, err := r.Config()

@@ -77,7 +77,7 @@ func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
 	return a, nil
 }
 
-// change is the time of one change: all objects that come with it have it, unless they compete.
+// change returns the time of one change: all objects that come with it have it, unless they compete.
 func (a *ages) change(now time.Time) time.Time {
 	now = now.UTC().Truncate(time.Microsecond)
 	return times.Later(now, a.latest.Add(time.Microsecond))
@@ -145,8 +145,8 @@ func (a *ages) keep(p place, seen time.Time) {
 	}
 }
 
-// latest is where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which nobody
-// knows when it went comes before all others.
+// latest returns where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which
+// nobody knows when it went comes before all others.
 func latest(ghosts []ghost, fits func(ghost) bool) int {
 	at := -1
 	for i, g := range ghosts {

@@ -109,7 +109,7 @@ func (c *copies) choose(of string, names []copyName) {
 	c.mark(of)
 }
 
-// of is the part of a copy's name that tells the file, by its place in the folder.
+// of returns the part of a copy's name that tells the file, by its place in the folder.
 func (c *copies) of(path string) string {
 	sum := sha256.Sum256([]byte(strings.TrimPrefix(path, c.root)))
 	return hex.EncodeToString(sum[:16])

@@ -105,7 +105,7 @@ func (s *Source) ReloadAges(ctx context.Context) error {
 	return nil
 }
 
-// Current is the newest configuration, never nil.
+// Current returns the newest configuration, never nil.
 func (s *Source) Current() *snapshot.Config { return s.current.Load() }
 
 // Updates delivers new configurations to a single reader. A slow reader gets only the latest.

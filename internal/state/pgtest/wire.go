@@ -107,7 +107,7 @@ func (w *Wire) CutAtCommit(heard bool) {
 	w.cut.Store(true)
 }
 
-// Cut says whether CutAtCommit has had its effect.
+// Cut reports whether CutAtCommit has had its effect.
 func (w *Wire) Cut() bool { return !w.cut.Load() }
 
 // pass passes what a client says on, up to the commit at which the connection is to be cut.

@@ -52,7 +52,7 @@ func (d *DB) KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []stat
 	return kept, err
 }
 
-// younger are objects that are new, all as much later as it takes for them to be younger than any that is kept.
+// younger returns objects that are new, all as much later as it takes for them to be younger than any that is kept.
 func (t *tx) younger(ctx context.Context, fresh []state.ConfigAge) ([]state.ConfigAge, error) {
 	if len(fresh) == 0 {
 		return nil, nil

@@ -148,8 +148,8 @@ func (w *writer) note(away bool, now time.Time) {
 	}
 }
 
-// patientUntil is how long a change that begins now is tried. Who waits behind others is not to wait for each of them
-// while the database is away.
+// patientUntil returns how long a change that begins now is tried. Who waits behind others is not to wait for each of
+// them while the database is away.
 func (w *writer) patientUntil(now time.Time) time.Time {
 	if w.away.IsZero() {
 		return now.Add(patience)

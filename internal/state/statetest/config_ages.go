@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// age is that of a Service in a file, in microseconds since 1970.
+// age returns that of a Service in a file, in microseconds since 1970.
 func age(name, file string, micro int64) state.ConfigAge {
 	return state.ConfigAge{
 		Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: name}, File: file,

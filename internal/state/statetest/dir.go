@@ -13,8 +13,8 @@ import (
 // memory is a file system in memory, where there is one.
 const memory = "/dev/shm"
 
-// Dir is a folder for state files that goes with the test, in memory where there is a file system for that: a busy disk
-// makes every write slow.
+// Dir returns a folder for state files that goes with the test, in memory where there is a file system for that: a busy
+// disk makes every write slow.
 func Dir(t testing.TB) string {
 	t.Helper()
 	sweepOnce()
