@@ -34,8 +34,8 @@ func (p Policies) candidates(among []string) []string {
 	})
 }
 
-// Named returns the callers outside which nobody can pass, sorted. ok is false where a rule does not name its callers
-// exactly, so that anybody might.
+// Named returns the only callers that can pass, sorted. ok is false if a rule does not name its callers exactly, so
+// that others might pass.
 func (p Policies) Named() (ids []string, ok bool) {
 	if p.DefaultAllow {
 		return nil, false

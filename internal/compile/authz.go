@@ -22,7 +22,7 @@ import (
 type policyIndex struct {
 	own     *translated               // of the namespace
 	cache   map[string]model.Policies // by policyKey: many instances share them
-	crowded bool                      // it is said that a workload has too many
+	crowded bool                      // the finding about too many policies was reported
 }
 
 type selectedPolicy struct {
@@ -31,16 +31,16 @@ type selectedPolicy struct {
 	values int // number of values that it compares
 }
 
-// translated is what the AuthorizationPolicies of a namespace say.
+// translated is the result of translating the AuthorizationPolicies of a namespace.
 type translated struct {
-	report   // origins only while it is made
+	report   // origins are set only during the translation
 	mesh     *meshInputs
 	policies selectors[selectedPolicy]
 	byName   map[string]*model.Policy
-	shut     []snapshot.Closed // those that cannot be enforced
+	shut     []snapshot.Closed // policies that cannot be enforced
 }
 
-// policies translates the AuthorizationPolicies of the namespace, unless they are the very same as before.
+// policies translates the AuthorizationPolicies of the namespace, unless they are unchanged.
 func (u *unit) policies() {
 	t := u.before.policies
 	if t == nil || t.mesh != u.mesh || !snapshot.Same[*security.AuthorizationPolicy](u.before.objects, u.objects) {
@@ -53,7 +53,7 @@ func (u *unit) policies() {
 	}
 }
 
-// translate keeps the pointers of policies that say the same as before, which may be nil.
+// translate keeps the pointers of policies that equal those in before, which may be nil.
 func translate(mesh *meshInputs, in objects, before *translated) *translated {
 	if before == nil {
 		before = &translated{}
@@ -74,7 +74,7 @@ func translate(mesh *meshInputs, in objects, before *translated) *translated {
 	return t
 }
 
-// admission is equal for instances at a port where the same policies decide.
+// admission is a key that is equal for instances at a port to which the same policies apply.
 type admission struct {
 	port      uint16
 	http      bool
@@ -130,8 +130,8 @@ func (u *unit) policiesAt(i *instance, port uint16, http bool) *model.Policies {
 	return u.part.admitted[key]
 }
 
-// policy carries one AuthorizationPolicy over. Where it says what cannot be enforced, which the check of its kind
-// refuses, it is nil, and what it selects is closed.
+// policy translates an AuthorizationPolicy. If it contains something that cannot be enforced (which its kind's check
+// refuses), policy returns nil, and what it selects is closed.
 func (to *translated) policy(o *snapshot.Object, ap *security.AuthorizationPolicy) *model.Policy {
 	t := &policyTranslator{report: &to.report, mesh: to.mesh, key: o.Key, namespace: ap.Namespace}
 	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: at(o.Key.String(), o.Origin)}

@@ -22,7 +22,7 @@ type destinationPort struct {
 	outbound model.Outbound // without By
 	callers  []allowed      // sorted by identity
 	open     bool           // any identity may be among them
-	named    []string       // if not: those that may, sorted
+	named    []string       // if not open: the candidates, sorted
 
 	port *model.Port   // of the service
 	imp  *model.Import // nil for a service of this mesh
@@ -105,7 +105,7 @@ func (l *linker) unchanged(was *destination, d destination, imports func(*model.
 		})
 }
 
-// destinationPort works out the nth port of d. What it shares with before is taken from old.
+// destinationPort computes the nth port of d. It reuses what old shares with it.
 func (l *linker) destinationPort(
 	d destination, n int, imp *model.Import, before *destination, old destinationPort,
 ) destinationPort {
@@ -126,8 +126,8 @@ func (l *linker) destinationPort(
 	return p
 }
 
-// concerns reports whether one of some identities, sorted, may be among the callers. No other policy is asked again
-// because of them.
+// concerns reports whether one of these sorted identities may be among the callers. If not, the policies need not be
+// evaluated because of them.
 func (p destinationPort) concerns(ids []string) bool {
 	return p.open && len(ids) > 0 || slices.ContainsFunc(p.named, func(id string) bool {
 		_, found := slices.BinarySearch(ids, id)
@@ -170,8 +170,8 @@ func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed 
 	return out
 }
 
-// callersAt inverts the policies of those who serve a port into the identities of this mesh that may call it.
-// It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
+// callersAt inverts the policies of a port's servers into the identities of this mesh that may call it. It
+// over-approximates: methods, paths, addresses and so on are checked at the server, not at the caller.
 func (l *linker) callersAt(d destination, port int, into *destinationPort) {
 	visible := l.now.identities.out.seeing(d.service)
 	if into.open = d.service.External; into.open {
@@ -219,7 +219,7 @@ func identitiesOf(workloads []*model.Workload, sidecar *sidecar) []caller {
 	return slices.Compact(out)
 }
 
-// sees reports whether the Sidecar of its namespace, if there is one, shows it a service.
+// sees reports whether the Sidecar of its namespace, if any, shows it a service.
 func (c caller) sees(svc *model.Service) bool { return c.sidecar.shows(c.namespace, svc) }
 
 // identitySet holds the identities of the mesh's workloads.
@@ -252,7 +252,7 @@ func (l *linker) identities() {
 	l.changedIDs = l.now.identities.out.since(before)
 }
 
-// since returns the identities that came, went, or see something else than before, sorted. Before may be nil.
+// since returns the identities that were added, removed, or have a different Sidecar, sorted. before may be nil.
 func (now *identitySet) since(before *identitySet) (ids []string) {
 	if now == before || before == nil {
 		return nil
@@ -274,14 +274,14 @@ func (now *identitySet) since(before *identitySet) (ids []string) {
 	return ids
 }
 
-// seeing returns the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace.
-// What is outside the mesh has no policies that could say more. Sorted.
+// seeing returns the identities that see a service, according to its exportTo and the Sidecar of each caller's
+// namespace. For external services nothing else decides. Sorted.
 func (all *identitySet) seeing(svc *model.Service) []string {
 	if svc.ExportTo == nil && !all.narrowed {
 		return all.ids
 	}
 	var out []string
-	namespace, sees := "", false // one answer for all callers of a namespace, who follow one another
+	namespace, sees := "", false // callers are sorted, so those of one namespace share an answer
 	for _, c := range all.callers {
 		if c.namespace != namespace {
 			namespace = c.namespace

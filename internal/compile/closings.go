@@ -22,7 +22,7 @@ type closing struct {
 	policy   *model.Policy // denies everything
 }
 
-// shut closes what an object selects that is written and not carried out: policiesOf adds the refusal, modesOf demands
+// shut closes what an object selects that is written but not in effect. policiesOf adds the denial; modesOf requires
 // mutual TLS.
 func (u *unit) shut(o snapshot.Closed) {
 	namespace, workload := o.Key.Namespace, ""

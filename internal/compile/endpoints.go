@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// appendEndpoints returns an instance as endpoints. Its IPv4 and its IPv6 address are one.
+// appendEndpoints appends an instance's endpoints. Its IPv4 and IPv6 addresses form one endpoint.
 func (i *instance) appendEndpoints(all []model.Endpoint, port uint16, healthy bool) []model.Endpoint {
 	var by model.WorkloadID
 	if i.workload != nil {

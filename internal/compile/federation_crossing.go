@@ -14,9 +14,9 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 )
 
-// findCrossing returns why calls between meshes would fail although the objects are in force: what an import asks for
-// and the peer does not offer, what an export offers and the workload refuses. As with findUnmatched most of it may
-// mend itself, and it is for those who ask. The mesh is what was compiled from the snapshot.
+// findCrossing explains why calls between meshes would fail although the objects are in effect: the peer does not offer
+// what an import asks for, or the workload refuses what an export offers. As with findUnmatched, most of it may resolve
+// itself, so these findings are shown on request only. mesh must be compiled from snap.
 func findCrossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return inquire(snap, mesh, func(q *inquiry) {
 		if len(snapshot.Of[*v1alpha1.MeshPeer](q.cfg)) == 0 {

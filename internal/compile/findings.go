@@ -6,9 +6,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Known returns what is wrong with a snapshot as far as that is worked out at each change: what was found while
-// reading, registering and compiling, and what agents reported. It follows from the snapshot alone, so that the
-// findings of a past moment can be had again.
+// Known returns the findings that are computed at each change: those of reading, registering and compiling, and those
+// that agents reported. They depend on the snapshot only, so those of a past snapshot can be computed again.
 func (c *Compiled) Known() []finding.Finding {
 	snap := c.Snapshot
 	all := [][]finding.Finding{snap.Config.Findings, c.Findings}
@@ -21,12 +20,11 @@ func (c *Compiled) Known() []finding.Finding {
 	return snap.Config.Report(all...)
 }
 
-// Report returns findings as they are shown to whoever asks: the known ones, and what is worked out only then of the
-// mesh in force and the snapshot that it was compiled from, that is, what policies name and nobody is, and which
-// exports and imports cannot succeed.
+// Report returns the findings to display: the known ones, and those computed only on request from the published mesh
+// and its snapshot: unmatched names in policies, and imports and exports that cannot work.
 func Report(known []finding.Finding, snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return snap.Config.Report(known, findUnmatched(snap, mesh), findCrossing(snap, mesh))
 }
 
-// Report returns everything that is wrong with the snapshot.
+// Report returns all findings about the snapshot.
 func (c *Compiled) Report() []finding.Finding { return Report(c.Known(), c.Snapshot, c.Mesh) }

@@ -25,7 +25,7 @@ type instance struct {
 	ready           bool
 	silent          bool            // its node is silent, so others are preferred
 	workload        *model.Workload // nil for a WorkloadEntry
-	policyKey       string          // once somebody has asked unit.policyKey
+	policyKey       string          // set once unit.policyKey was called
 }
 
 func (i *instance) selectedBy(selector map[string]string) bool {

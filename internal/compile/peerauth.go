@@ -17,7 +17,7 @@ import (
 type peerAuth struct {
 	age
 	ref    model.Ref
-	narrow bool // it has a selector, and so may speak for single ports
+	narrow bool // it has a selector, and so may set modes of single ports
 	mode   string
 	ports  map[uint32]string
 }
@@ -26,7 +26,7 @@ type peerAuth struct {
 // PeerAuthentication). Of several for one scope the oldest counts; if that is unknown, the stricter one. In the root
 // namespace, those for the namespace apply to the mesh.
 type peerAuthIndex struct {
-	namespace  []peerAuth          // in force: one, or more of one age
+	namespace  []peerAuth          // in effect: one, or several of the same age
 	bySelector selectors[peerAuth] // all of them, oldest first
 }
 
@@ -59,7 +59,7 @@ func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
 	}
 }
 
-// istioRoot warns of what would mean the whole mesh in Istio and does not here.
+// istioRoot warns about an object that in Istio would apply to the whole mesh but does not here.
 func (r *report) istioRoot(mesh *meshInputs, key snapshot.Key) {
 	if key.Namespace != "istio-system" || mesh.rootNamespace == key.Namespace {
 		return

@@ -12,8 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// reported returns what is wrong with nodes, their workloads and their Envoys, by what the snapshot has of their
-// reports.
+// reported returns findings about what is wrong at nodes, workloads and Envoys, from the reports in the snapshot.
 func reported(snap *snapshot.Snapshot) []finding.Finding {
 	who := sync.OnceValue(func() map[netip.Addr]string { return workloadsByAddress(snap) })
 	var out []finding.Finding

@@ -56,7 +56,7 @@ func oldest(all []*destination) []*destination {
 
 // limits holds the reduced destinations of workloads whose proxies would otherwise get too many; nil if there are none.
 type limits struct {
-	outbound *limitedOutbound // nil unless some proxy would be told of too much
+	outbound *limitedOutbound // nil unless some proxy would get too many
 	left     leftOut
 }
 

@@ -2,11 +2,11 @@ package compile
 
 import "slices"
 
-// selectors are objects of one namespace that select instances by their labels, in the order in which they were added.
+// selectors are objects of one namespace that select instances by label, in the order in which they were added.
 type selectors[T any] struct {
 	all     []selecting[T]
-	every   []int           // those that select everything: places in all
-	byLabel map[label][]int // the others, each by one of the labels that it selects
+	every   []int           // those that select everything: indices into all
+	byLabel map[label][]int // the others, by one label of each selector
 }
 
 type selecting[T any] struct {
@@ -14,7 +14,7 @@ type selecting[T any] struct {
 	object T
 }
 
-// add an object by the rarest of its labels.
+// add indexes an object by the rarest of its labels.
 func (s *selectors[T]) add(labels map[string]string, object T) {
 	n := len(s.all)
 	s.all = append(s.all, selecting[T]{labels, object})
@@ -34,8 +34,8 @@ func (s *selectors[T]) add(labels map[string]string, object T) {
 	s.byLabel[rarest] = append(s.byLabel[rarest], n)
 }
 
-// places returns where those stand in all that select an instance, in their order. The cost is in those with a label of
-// the instance.
+// places returns the indices of the objects that select an instance, in order. The cost depends on the objects that
+// have one of the instance's labels.
 func (s *selectors[T]) places(i *instance) []int {
 	out := slices.Clone(s.every)
 	for k, v := range i.labels {
@@ -45,7 +45,7 @@ func (s *selectors[T]) places(i *instance) []int {
 	return slices.DeleteFunc(out, func(n int) bool { return !i.selectedBy(s.all[n].labels) })
 }
 
-// of an instance are the objects that select it.
+// of returns the objects that select an instance.
 func (s *selectors[T]) of(i *instance) []T {
 	var out []T
 	for _, n := range s.places(i) {

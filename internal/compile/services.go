@@ -261,7 +261,7 @@ func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instan
 	return out
 }
 
-// entryInstance returns an entry of the namespace as something that serves: at an address, or under a host name.
+// entryInstance returns a WorkloadEntry as an instance, with an address or a host name.
 func (u *unit) entryInstance(name string, e *istio.WorkloadEntry) *instance {
 	i := &instance{
 		namespace: u.namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,
@@ -281,7 +281,7 @@ func (u *unit) entryInstance(name string, e *istio.WorkloadEntry) *instance {
 	return i
 }
 
-// identityOf a service account of the namespace; empty for one that can have none.
+// identityOf returns the SPIFFE ID of a service account in the namespace, or "" if it cannot have one.
 func (u *unit) identityOf(serviceAccount string) string {
 	id, known := u.accounts[serviceAccount]
 	if !known && serviceAccount != "" {
@@ -293,7 +293,7 @@ func (u *unit) identityOf(serviceAccount string) string {
 	return id
 }
 
-// exportTo turns Istio's list into namespaces; nil means every one.
+// exportTo converts Istio's list to namespaces; nil means all.
 func exportTo(list []string, own string) []string {
 	if len(list) == 0 || slices.Contains(list, "*") {
 		return nil

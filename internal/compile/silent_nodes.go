@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// silentNodes names the nodes that are silent and serve something.
+// silentNodes reports silent nodes that serve something.
 func silentNodes(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	var out []finding.Finding
 	for _, n := range snap.SilentNodes {

@@ -22,7 +22,7 @@ type part struct {
 	endpoints  *map[model.EndpointSet][]model.Endpoint
 	findings   []finding.Finding
 
-	objects  objects // that it was made of
+	objects  objects // inputs of the part
 	policies *translated
 	admitted map[admission]*model.Policies
 }
@@ -49,7 +49,7 @@ type unit struct {
 	closings   map[string][]closing // by namespace; "" is the whole mesh
 	scopes     map[string]bool      // of closings
 	backends   backends
-	registered map[string]*model.Workload // workloads, by name
+	registered map[string]*model.Workload // workloads by name
 	accounts   map[string]string          // SPIFFE IDs of WorkloadEntries, by service account; empty for none
 	modes      map[*instance]modes
 	mtls       peerAuthIndex

@@ -18,9 +18,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// findUnmatched returns what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an
-// error, for what is not there may come; most often, it is a slip of the pen. Without any workload there is nothing to
-// say.
+// findUnmatched reports what policies name and the mesh does not have: workloads, callers, ports. None of it is an
+// error, since it may appear later, but most often it is a typo. Without any workload it reports nothing.
 func findUnmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return inquire(snap, mesh, func(q *inquiry) {
 		g, _ := gather(&gathered{}, snap)

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// unready names the ports whose every endpoint is out of use. That is not wrong by itself, and no part of Findings.
+// unready reports ports without a usable endpoint. That is no fault in itself, so it is not among Known.
 func (c *Compiled) unready() []finding.Finding {
 	var out []finding.Finding
 	for _, ns := range c.gathered.sorted {

@@ -17,8 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Kind is what a caller has authenticated as. Kinds combine into sets with
-// .
+// Kind is what a caller has authenticated as. Kinds combine into sets with the operator |.
 type Kind uint8
 
 // The kinds of callers. The zero Kind is nobody: a certificate that has no meaning here.

@@ -12,10 +12,10 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// recordWait is how long an action that shuts somebody out waits for its record: a database may be away.
+// recordWait is how long a revocation waits for its record, since the database may be unavailable.
 const recordWait = time.Second
 
-// record is an action that was begun, as it is recorded.
+// record is a recorded action in progress.
 type record struct {
 	event state.Event
 	seq   uint64
@@ -41,7 +41,7 @@ func (d *Door) begin(ctx context.Context, c *call, request any) error {
 	var enough <-chan time.Time
 	if c.Vital {
 		enough = time.After(recordWait)
-		go write(context.WithoutCancel(ctx)) // ends with the write, which the state bounds
+		go write(context.WithoutCancel(ctx)) // ends with the write, whose duration the state limits
 	} else {
 		write(ctx)
 	}
@@ -64,17 +64,17 @@ func (d *Door) begin(ctx context.Context, c *call, request any) error {
 	return nil
 }
 
-// note takes in that an action was recorded.
+// note records that an action was recorded.
 func (c *call) note(r record) {
 	if r.err == nil {
 		c.begun, c.seq = &r.event, r.seq
 	}
 }
 
-// end records how a call went.
+// end records the outcome of a call.
 func (d *Door) end(ctx context.Context, c *call, err error) error {
 	select {
-	case r := <-c.late: // nil, unless the record was not waited for
+	case r := <-c.late: // nil, unless begin did not wait for the record
 		c.note(r)
 	default:
 	}

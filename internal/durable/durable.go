@@ -30,8 +30,8 @@ func WriteFileAs(path string, content []byte, mode os.FileMode) error {
 	return SyncFolder(dir)
 }
 
-// Create writes a new file, mode 0600. Until SyncFile and SyncFolder return, a loss of power may leave none, or a part
-// of it.
+// Create writes a new file with mode 0600. Until SyncFile and SyncFolder have returned, a loss of power may leave none,
+// or a part of it.
 func Create(path string, content []byte) error {
 	err := os.WriteFile(path, content, 0o600)
 	if err != nil {
@@ -40,7 +40,7 @@ func Create(path string, content []byte) error {
 	return err
 }
 
-// SyncFile makes what is written in a file last.
+// SyncFile makes a file's content durable.
 func SyncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -49,7 +49,7 @@ func SyncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// SyncFolder makes the names in a folder last: those that were given, changed or taken.
+// SyncFolder makes changes to a directory's entries durable.
 func SyncFolder(dir string) error {
 	if err := SyncFile(dir); err != nil {
 		return fmt.Errorf("write folder %s to the disk: %w", dir, err)

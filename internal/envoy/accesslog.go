@@ -70,12 +70,12 @@ func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	return c
 }
 
-// stringState makes a plain string of a value in Envoy's filter state, and stateOf prints one.
+// stringState is Envoy's factory for string values in filter state. stateOf prints one.
 const stringState = "envoy.string"
 
 func stateOf(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
 
-// hostMetadata is that of the endpoint that was chosen.
+// hostMetadata is the metadata of the chosen endpoint.
 var hostMetadata = &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}}
 
 // hostTags is the metadata namespace that tags with ofHost read.
@@ -95,8 +95,8 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 
 // connectionRefusals logs connections that were refused or had no reachable destination. Failed TLS handshakes appear
 // only in the listener's log and have no response flag. Two transport failure reasons are not refusals: that the other
-// side has closed, and the TLS inspector's note that a connection is not TLS ("TLS_error
-// ", while a handshake failure starts with "TLS_error:"); the chain decides whether plaintext is allowed.
+// side has closed, and the TLS inspector's note that a connection is not TLS ("TLS_error|", while a handshake failure
+// starts with "TLS_error:"); the chain decides whether plaintext is allowed.
 func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{
 		tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
@@ -129,12 +129,12 @@ func refusalsAtClient(name string, tags ...tag) []*accesslogv3.AccessLog {
 // unreached matches connections without a reachable destination.
 var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 
-// localResponses holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say
-// so of what went wrong, and of other answers of its own their details, which only an expression can ask for. So those
-// alone are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever
-// they say. What is cheap and holds for most requests is asked first.
+// localResponses matches requests that were not answered by their destination, or not completely. Envoy's response
+// flags show failures. Its other local responses show only in the response code details, which take an expression to
+// test. So the expression runs only for requests whose HTTP or gRPC status may be a refusal. Responses of applications
+// never match. Cheap tests that exclude most requests come first.
 var localResponses = []*accesslogv3.AccessLogFilter{
-	// All flags but those of clients that left.
+	// All flags except those for clients that left.
 	allOfFilters(
 		flagged(), // any
 		flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE",
@@ -156,7 +156,7 @@ var (
 			}}),
 		}},
 	}
-	// grpcFailed holds for gRPC statuses that are not OK.
+	// grpcFailed matches gRPC statuses other than OK.
 	grpcFailed = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{
 		GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{
 			Statuses: []accesslogv3.GrpcStatusFilter_Status{accesslogv3.GrpcStatusFilter_OK}, Exclude: true,
@@ -164,7 +164,7 @@ var (
 	}}
 )
 
-// flagged holds for requests and connections that have any of these response flags, or any at all.
+// flagged matches requests and connections that have any of these response flags, or any flag if none is given.
 func flagged(flags ...string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
 		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},

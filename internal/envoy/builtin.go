@@ -14,20 +14,20 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Most of what an Envoy is told of one workload is the same for every workload of every mesh: how requests are passed
-// on, and how callers are refused. These built-in parts are in the agent's own program, which gives them to its Envoy:
-// clusters and listeners in the bootstrap, filters when a chain asks for one by its name. The control plane only names
-// them.
+// Most of the configuration for one workload is the same for every workload of every mesh: how requests are forwarded
+// and how callers are refused. These built-in parts are compiled into the agent, which gives them to its Envoy:
+// clusters and listeners in the bootstrap, filters when a chain requests one by name. The control plane only refers to
+// them by name.
 //
-// Agent and control plane may be of different programs. So the names end with the version of the built-in parts, a hash
-// of them all, and an agent says which version it has (agentapi.Report). Where that is another than the control
-// plane's, the proxy is sent the control plane's parts beside the rest, under their own names. A name that nobody
-// serves is a refused listener or a chain that closes its connections: never a part of another version.
+// Agent and control plane may be different versions of the program. So the names end with the version of the built-in
+// parts, a hash of them all, and the agent reports its version (agentapi.Report). If that differs from the control
+// plane's, the proxy is also sent the control plane's parts, under their own names. A name that nobody serves leads to
+// a rejected listener or a chain that closes its connections, never to a part of another version.
 
 // naming adds the version to the name of a built-in part.
 type naming func(name string) string
 
-// builtinParts are all that there are, of one version.
+// builtinParts are all built-in parts of one version.
 type builtinParts struct {
 	version   string
 	resources []*Resource
@@ -67,7 +67,7 @@ func builtinFilter(sort, name string, named naming, config proto.Message) *Resou
 // BuiltinVersion returns the version of the built-in parts of this program.
 func BuiltinVersion() string { return ours.version }
 
-// Builtin returns the built-in parts of this program: clusters, listeners and filters. They must not be written.
+// Builtin returns the built-in parts of this program: clusters, listeners and filters. They must not be modified.
 func Builtin() []*Resource { return ours.resources }
 
 // isBuiltin reports whether a resource is one of the built-in parts of this program.
@@ -75,7 +75,7 @@ func isBuiltin(r *Resource) bool {
 	return slices.ContainsFunc(ours.resources, func(c *Resource) bool { return c.Type == r.Type && c.Name == r.Name })
 }
 
-// BuiltinFilter returns what Envoy is answered when it asks for a filter by its name; nil where no such name is known.
+// BuiltinFilter returns the response to Envoy's request for a filter; nil if the name is unknown.
 func BuiltinFilter(name string) *anypb.Any {
 	for _, r := range ours.resources {
 		if r.Type == ExtensionType && r.Name == name {
@@ -85,12 +85,12 @@ func BuiltinFilter(name string) *anypb.Any {
 	return nil
 }
 
-// builtinTypes are what sorts of filters are configured by.
+// builtinTypes maps kinds of filters to the types of their configuration.
 var builtinTypes = map[string]string{
 	httpFilter: typeURL(&hcmv3.HttpConnectionManager{}), tcpFilter: typeURL(&tcpproxyv3.TcpProxy{}),
 }
 
-// builtin returns a filter that is asked for by name.
+// builtin returns a filter that is requested by name.
 func (b *builder) builtin(sort, name string) *listenerv3.Filter {
 	source := agentSource()
 	if b.view.Builtin != ours.version {
@@ -104,7 +104,7 @@ func (b *builder) builtin(sort, name string) *listenerv3.Filter {
 	}
 }
 
-// addBuiltin is for a proxy whose agent has not the built-in parts of this program.
+// addBuiltin is for a proxy whose agent lacks the built-in parts of this program.
 func (b *builder) addBuiltin() {
 	if b.view.Builtin == ours.version {
 		return
@@ -114,7 +114,7 @@ func (b *builder) addBuiltin() {
 	}
 }
 
-// nobody is a cluster of which nobody is part: connections that are led there end without a byte.
+// nobody is a cluster without endpoints. Connections to it are closed without data.
 const nobody = "nobody"
 
 func nobodyCluster(name string) *clusterv3.Cluster {

@@ -61,14 +61,14 @@ const (
 	mostEjection  = 30_000
 )
 
-// ejectFailing takes an endpoint that cannot be reached out at once, so that calls go elsewhere or are refused without
-// a wait. It is out for longer each time in a row, but no longer than until its gateway says that it is well
+// ejectFailing ejects an endpoint that cannot be connected to at once, so that calls go elsewhere or fail fast. The
+// ejection time grows with repetition, but ends when the gateway reports that the endpoint is healthy
 // (federation_health.go).
 //
-// Nothing that is answered counts, whatever the import's protocol. Envoy takes the status of a gRPC answer without a
-// message for one of HTTP, UNAVAILABLE for 503, and so an application's three errors would take its source away from
-// everybody. A call that is answered by a mesh's Envoy with the word that nothing has begun it goes elsewhere by its
-// retries, and that a source has no ready endpoint is told by its control plane and seen by health checks.
+// Responses never count, whatever the import's protocol. Envoy maps the status of a trailers-only gRPC response to an
+// HTTP status (UNAVAILABLE to 503), so three errors of an application would eject its endpoint for everybody. A call
+// whose response says that no server has started it is retried elsewhere. That a source has no ready endpoint is
+// reported by its control plane and detected by health checks.
 func ejectFailing(c *clusterv3.Cluster) *clusterv3.Cluster {
 	withoutMergeWindow(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
@@ -105,7 +105,8 @@ func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// setHTTPVersion sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
+// setHTTPVersion sets the HTTP version towards other Envoys: HTTP/2 if the service's protocol says so, else the
+// caller's version.
 func (b *builder) setHTTPVersion(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
 	if p == model.HTTP2 || p == model.GRPC {
 		return inHTTP2(c, b.toEnvoy())

@@ -12,8 +12,8 @@ import (
 
 const assertedState = "isthmus.asserted"
 
-// noteAsserted notes the caller, where there are gateways whose word is believed. It takes an expression, so that few
-// requests meet it (inbound_routes.go).
+// noteAsserted records the asserted caller, if the mesh has gateways that may assert one. It takes an expression, so
+// only few requests reach it (inbound_routes.go).
 func noteAsserted(gateways []string) *statevaluev3.FilterStateValue {
 	return note(assertedState, "%CEL('"+callerHeader+"' in request.headers && connection.uri_san_peer_certificate in ['"+
 		strings.Join(gateways, "', '")+"'] ? request.headers['"+callerHeader+"'] : '')%")

@@ -146,7 +146,7 @@ func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clust
 	} else {
 		useEDS(c, r.Set)
 	}
-	// What is on its way when a wire goes dark has no other end than this.
+	// The only way to detect a dead path while data is in flight.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), socketMark(wellknown.SocketMark))
 	return shared(c, r, func(d model.Destination) *corev3.TransportSocket {
 		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })

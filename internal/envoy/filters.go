@@ -16,12 +16,13 @@ import (
 // Outbound, in front of a calling program, there are only the upgrade filters and the router, since the server enforces
 // policy.
 var httpOrder = []string{
-	// What Envoy's own answers are worded by, before anything refuses: how often a request was begun and, inbound, whom
-	// a peer's gateway speaks for. Inbound, ingress, egress.
+	// Records what Envoy's local replies depend on, before anything refuses: how often the request was started and,
+	// inbound, the asserted caller. Inbound, ingress, egress.
 	notesFilter,
-	// An upgrade gets its own name back, before anything reads it, and what would hide requests is refused. Everywhere.
+	// Restores the name of an upgrade before anything reads it, and refuses upgrades that would hide requests.
+	// Everywhere.
 	upgradeFilter, upgradeRulesFilter,
-	// Headers are put into the form that policies compare: those are all that policies see. Inbound; ingress, egress.
+	// Normalises headers for policies, which see nothing else. Inbound; ingress, egress.
 	foldFilter, boundaryFilter,
 	// Removes request IDs that are not short and plain. Ingress, egress.
 	requestIDFilter,
@@ -65,7 +66,7 @@ var networkOrder = []string{
 	connectionsFilter,
 	// Refuses a certificate with two identities before any data passes in either direction. Behind TLS.
 	oneNameHearsFilter, oneNameFilter,
-	// The policies of raw TCP that no handshake decides. Inbound. They have the names of their likes for HTTP.
+	// Policies of raw TCP that the handshake cannot decide, named like their HTTP counterparts. Inbound.
 	denyFilter, allowFilter,
 	// One of these ends the chain.
 	tcpFilter, httpFilter, closeFilter,
@@ -105,7 +106,7 @@ func switchedOn(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
 	return f
 }
 
-// notes writes into a request's state.
+// notes writes into a request's filter state.
 func notes(values ...*statevaluev3.FilterStateValue) *setstatev3.Config {
 	return &setstatev3.Config{OnRequestHeaders: values}
 }

@@ -74,9 +74,8 @@ func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 // nearby reports whether calls to a destination may stay inside the proxy.
 func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
 
-// introduction tells the other end of a call that stays inside where it comes from: the caller's registered address,
-// the first one, whatever the caller binds to. All calls have it, so that a server that comes to be near drains no
-// connection.
+// introduction passes the source address of a call that stays inside the proxy: the caller's first registered address,
+// whatever it binds to. All calls carry it, so that a server that becomes local drains no connections.
 func (b *builder) introduction(w *model.Workload) []*listenerv3.ListenerFilter {
 	if !b.view.HandOver || len(w.Addrs) == 0 {
 		return nil

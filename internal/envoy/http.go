@@ -74,11 +74,11 @@ var connectionAddress = &corev3.TypedExtensionConfig{
 	TypedConfig: anyOf(&customheaderv3.CustomHeaderConfig{HeaderName: ":nobody"}),
 }
 
-// earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it,
-// and upgrades get their common name.
+// earlyMutations run before anything reads the headers. They remove headers that only Envoys may send each other, and
+// rename upgrades.
 var earlyMutations = early(append([]*mutationv3.HeaderMutation{betweenEnvoys}, renameUpgrade...)...)
 
-// betweenEnvoys removes what Envoys say to each other.
+// betweenEnvoys removes headers that only Envoys may send each other.
 var betweenEnvoys = removedPrefix("x-envoy-")
 
 func early(mutations ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {

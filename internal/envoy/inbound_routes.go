@@ -13,13 +13,13 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Each filter that a request passes costs some microseconds, and to most requests several would do nothing. So a
-// server's routes come twice: first for ordinary requests, then, for all others, with those filters switched on. What
-// is switched on is in the routes alone, which change without an end to any connection.
+// Each filter costs every request some microseconds, and most filters have nothing to do for most requests. So a server
+// has its routes twice: first for ordinary requests, then, for all others, with those filters enabled. Enabling is part
+// of the route configuration, so changes close no connections.
 
-// ordinary returns routes for requests at which none of the filters of closely would act: nothing in the path or the
-// Host that hygiene looks for, no caller that a gateway may have asserted, and no late attempt (lateAttempt): what is
-// no number no Envoy has written.
+// ordinary returns routes for requests on which none of the filters of closely would act: nothing in the path or Host
+// concerns the hygiene rules, no gateway may have asserted a caller, and it is no late attempt (lateAttempt). Envoys
+// write only numbers as attempt.
 func ordinary(routes []*routev3.Route) []*routev3.Route {
 	for _, r := range routes {
 		r.Match.PathSpecifier = ordinaryPath
@@ -38,7 +38,7 @@ func ordinary(routes []*routev3.Route) []*routev3.Route {
 	return routes
 }
 
-// closely returns routes on which these filters look at a request.
+// closely returns routes that enable these filters.
 func closely(filters map[string]*anypb.Any, routes []*routev3.Route) []*routev3.Route {
 	for _, r := range routes {
 		r.TypedPerFilterConfig = filters
@@ -58,7 +58,7 @@ func inboundRoutes(name, target string, in model.Inbound, server authz.Server) *
 	if fold := foldConfig(in.Policies); fold != nil {
 		all[foldFilter] = fold
 	}
-	if deny == nil { // hygiene is all that it would look for
+	if deny == nil { // only the hygiene rules would apply
 		closer[denyFilter] = all[denyFilter]
 		delete(all, denyFilter)
 	}

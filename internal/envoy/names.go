@@ -28,7 +28,7 @@ func inboundListener(w *model.Workload) string { return wellknown.InboundListene
 // handOverListener returns the counterpart of inboundListener for connections from inside the proxy.
 func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }
 
-// chainName names the chain of one destination: who is called, as its callers know it.
+// chainName names the chain of a destination by the name under which callers know it.
 func chainName(o model.Outbound) string { return fmt.Sprintf("%s:%d", o.Service.Host, o.Port.Number) }
 
 // outboundName names the cluster of one workload's destination.

@@ -40,7 +40,7 @@ func (b *builder) outbound(w *model.Workload) {
 	b.add(ListenerType, name, l, refs)
 }
 
-// unlisted passes a call on, or refuses it.
+// unlisted forwards calls to unlisted addresses, or refuses them.
 func (b *builder) unlisted(w *model.Workload) *listenerv3.FilterChain {
 	if !b.view.AllowAny {
 		return b.refused(outboundRefusal)
@@ -53,7 +53,7 @@ func (b *builder) unlisted(w *model.Workload) *listenerv3.FilterChain {
 	return chain(passthrough, nil, nil, outboundTCP(w, passthrough))
 }
 
-// outboundTCP passes a workload's bytes on, and logs for whom nobody could be reached.
+// outboundTCP forwards a workload's connections, and logs those without a reachable destination.
 func outboundTCP(w *model.Workload, cluster string) *listenerv3.Filter {
 	return tcpProxy(cluster, cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE,
 		tcpLog(outboundLog, unreached, workloadTag(w.ID.String())))
@@ -170,7 +170,7 @@ func passUnchanged(m *hcmv3.HttpConnectionManager) {
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 }
 
-// closed ends a connection without a byte, and logs why: it leads to nobody.
+// closed closes connections without data and logs the reason.
 func (b *builder) closed(w *model.Workload, why string) *listenerv3.Filter {
 	return newNetworkFilter(tcpFilter, anyOf(&tcpproxyv3.TcpProxy{
 		StatPrefix: nobody, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: ours.named(nobody)},
@@ -179,7 +179,7 @@ func (b *builder) closed(w *model.Workload, why string) *listenerv3.Filter {
 	}))
 }
 
-// toService matches the addresses of a service that the workload can call; nil when there are none.
+// toService matches the addresses of a service that the workload can use; nil if there are none.
 func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch {
 	m := &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(o.Port.Number))}
 	for _, vip := range []netip.Addr{o.Service.VIP, o.Service.VIP6} {

@@ -30,14 +30,13 @@ const (
 	callingIdentity = "identity"
 )
 
-// ofListener prints what its metadata say.
+// ofListener formats a value of the listener's metadata.
 func ofListener(key string) string { return "%METADATA(LISTENER:" + hostTags + ":" + key + ")%" }
 
-// ofChain prints who is called.
+// ofChain formats a value of the chain's metadata.
 const ofChain = "%FILTER_CHAIN_NAME%"
 
-// The headers that say, between a shared manager and its routes, to which cluster a request goes. No client can set
-// them.
+// Internal headers that tell a shared manager's routes which cluster to use. No client can set them.
 const (
 	clusterHeader     = "isthmus-cluster"
 	grpcClusterHeader = "isthmus-grpc-cluster" // for programs that may speak HTTP/1.1
@@ -68,7 +67,7 @@ const (
 	toHTTP2Programs
 )
 
-// sharedManagers are the names of all there are, by who is called.
+// sharedManagers are the names of the shared managers, by callee.
 var sharedManagers = [...]string{
 	toEnvoys: "to-envoys", toHTTP1Programs: "to-programs", toHTTP2Programs: "to-programs-http2",
 }

@@ -52,18 +52,17 @@ var (
 	}
 )
 
-// told prints what the internal listener was told.
+// told formats a value that the internal listener was given.
 func told(key string) string {
 	return "%FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:" + key + ")%"
 }
 
-// refused returns a chain that hands its connections to the listener that refuses them.
+// refused returns a chain that hands connections to the refusing listener.
 func (b *builder) refused(r refusal) *listenerv3.FilterChain {
 	return chain("", nil, nil, b.builtin(tcpFilter, r.name))
 }
 
-// filter returns what such a chain consists of. That a connection could not be handed over would be a record like
-// others.
+// filter returns the filter of such a chain. A failure to hand over is logged like other refusals.
 func (r refusal) filter(named naming) *tcpproxyv3.TcpProxy {
 	tell := func(kind uint32, key string) *corev3.TlvEntry {
 		return &corev3.TlvEntry{Type: kind, FormatString: bodyFormat(ofListener(key))}
@@ -138,7 +137,7 @@ func (r refusal) listener(named naming) *listenerv3.Listener {
 			tlsInspector(),
 			listenerFilter("http_inspector", &httpinspectorv3.HttpInspector{}),
 		},
-		// Close connections of clients that wait for the server to speak first soon.
+		// Soon close connections of clients that wait for the server to speak first.
 		ListenerFiltersTimeout: millis(500), ContinueOnListenerFiltersTimeout: true,
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		FilterChains:                  []*listenerv3.FilterChain{http}, DefaultFilterChain: raw,

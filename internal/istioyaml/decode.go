@@ -15,12 +15,12 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// The bounds of what is read, beside those of a document (strictyaml).
+// Limits on the input, in addition to those on a document (strictyaml).
 const (
 	MaxFileBytes    = 16 << 20
 	MaxFindings     = 100   // of one document
 	MaxFileFindings = 1_000 // of one file
-	maxLists        = 8     // Lists in each other
+	maxLists        = 8     // nesting of Lists
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,
@@ -28,7 +28,7 @@ const (
 // be set.
 type Validator func(kind string, document map[string]any) []finding.Finding
 
-// File is what one file holds. What could not be read costs itself alone.
+// File is the content of one file. An unreadable part affects only itself.
 type File struct {
 	Name string
 	// Objects in file order, each key once.
@@ -77,18 +77,18 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 	return f
 }
 
-// placing puts what documents hold into a file.
+// placing adds documents to a file.
 type placing struct {
 	f       *File
-	unknown map[snapshot.Key]int // broken documents of which no more is known, each counted
-	more    int                  // findings beyond the bound
+	unknown map[snapshot.Key]int // count of broken documents about which nothing more is known
+	more    int                  // findings beyond the limit
 }
 
 func (p *placing) add(d *document) {
 	p.f.Objects = append(p.f.Objects, d.objects...)
 	for _, b := range d.broken {
 		b.Origin.Source, b.Origin.File, b.Origin.Line = snapshot.SourceFile, p.f.Name, b.Origin.Line+d.line
-		if !b.WholeKey() { // a heap of them says no more than some
+		if !b.WholeKey() { // many of these say no more than one
 			if p.unknown[b.Key]++; p.unknown[b.Key] > MaxFindings || p.unknown[b.Key] > 1 && !b.Security {
 				continue
 			}
@@ -117,7 +117,7 @@ func (p *placing) tellMore() {
 	}
 }
 
-// refuseTwice reports objects written twice in this file. Nobody knows which is meant, so that neither counts.
+// refuseTwice reports objects that a file contains twice. It is unclear which is meant, so neither counts.
 func (f *File) refuseTwice() {
 	if !f.anyTwice() {
 		return

@@ -17,14 +17,14 @@ import (
 // document is the decoded content of one YAML document. Lines count from 0, so that it stays valid when the document
 // moves within its file.
 type document struct {
-	line     int // in the file; 0 for a document that stands in none yet
+	line     int // in the file; 0 if it is in none yet
 	objects  []*snapshot.Object
 	broken   []Broken
 	skipped  []skipped
 	findings []finding.Finding
 }
 
-// at returns the document at a line of a file, the same one where it stood there before.
+// at returns the document with its position in a file; the same pointer if that is unchanged.
 func (d *document) at(file string, line int) *document {
 	if d.line == line {
 		return d
@@ -39,7 +39,7 @@ func (d *document) at(file string, line int) *document {
 	return &moved
 }
 
-// skipped is a document that is no matter of Isthmus's.
+// skipped is a document that does not concern Isthmus.
 type skipped struct {
 	what string
 	line int
@@ -111,7 +111,7 @@ func nodeName(n *yaml.Node) string {
 	return "text"
 }
 
-// add takes in one object.
+// add decodes one object.
 func (d *document) add(n *yaml.Node, left *strictyaml.Budget, validate Validator) {
 	line := n.Line - 1
 	n = strictyaml.Resolve(n)
@@ -258,7 +258,7 @@ func Pick(text []byte, wanted func(snapshot.Key) bool) []byte {
 }
 
 func pickFrom(out *bytes.Buffer, text []byte, wanted func(snapshot.Key) bool) {
-	defer func() { _ = recover() }() // decodeDocument has told of it
+	defer func() { _ = recover() }() // decodeDocument has reported it
 	roots, bad := strictyaml.Parse(text)
 	if bad != nil {
 		return

@@ -89,7 +89,7 @@ func each(n *yaml.Node, visit func(key string, line int, v *yaml.Node)) {
 	}
 }
 
-// plain returns a node's text, empty where it has none.
+// plain returns a node's text, or "" if it has none.
 func plain(n *yaml.Node) string {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
 		return n.Value
@@ -114,7 +114,7 @@ const (
 	groupSecurity = "security.istio.io"
 )
 
-// groups are those of the kinds that Isthmus reads, the core group aside.
+// groups are the API groups of the kinds that Isthmus reads, except the core group.
 var groups = func() (out []string) {
 	for _, k := range kind.All {
 		if group, _, named := strings.Cut(k.APIVersions[0], "/"); named && !slices.Contains(out, group) {
@@ -127,10 +127,10 @@ var groups = func() (out []string) {
 // formerSecurity are Istio's API groups that preceded security.istio.io.
 var formerSecurity = []string{"authentication.istio.io", "rbac.istio.io"}
 
-// unreadSecurity are kinds of security that Istio has and the table has not: name and plural.
+// unreadSecurity are Istio's security kinds that are not in the table of kinds: name and plural.
 var unreadSecurity = [][2]string{{"RequestAuthentication", "requestauthentications"}}
 
-// securityKinds are the names of all kinds of security, securityWords those and their plurals in small letters.
+// securityKinds are the names of all security kinds. securityWords are those and their plurals in lower case.
 var securityKinds, securityWords = func() (names, words []string) {
 	all := unreadSecurity
 	for _, k := range kind.All {
@@ -144,8 +144,7 @@ var securityKinds, securityWords = func() (names, words []string) {
 	return names, words
 }()
 
-// anySecurityKind is the part of a regular expression, to be read without case, that matches a name of a kind of
-// security.
+// anySecurityKind is a case-insensitive expression that matches the name of a security kind.
 var anySecurityKind = "(?:" + strings.Join(securityWords, "|") + ")"
 
 // refusal is the reason why a document is not read.

@@ -9,10 +9,9 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// fitsMessage checks a JSON value against a protobuf message, field by field, more strictly than protojson: names as
-// documented, enum values by name, numbers as numbers, and nothing written empty, since in a policy "principals:" with
-// nothing behind it would mean "anybody". It returns the value as protojson takes it, which differs in how durations
-// are written.
+// fitsMessage checks a JSON value against a protobuf message, field by field. It is stricter than protojson: documented
+// field names only, enums by name, numbers as numbers, and no empty values, since in a policy "principals:" without a
+// value would mean "anybody". It returns the value in the form that protojson accepts, which differs for durations.
 func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v any) any {
 	switch md.FullName() {
 	case "google.protobuf.Duration":
@@ -23,7 +22,7 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 		return r.fitsSingle(md.Fields().ByName("value"), path, v)
 	}
 	if md.FullName().Parent() == "google.protobuf" {
-		return v // protojson decides
+		return v // left to protojson
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -107,8 +106,8 @@ func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any)
 	return v
 }
 
-// fitsDuration reads a duration as Istio writes it, in the notation of Go ("500ms", "1m30s"), and writes it as
-// protojson takes it: in seconds alone.
+// fitsDuration parses a duration in Go's notation, as Istio does ("500ms", "1m30s"), and converts it to protojson's
+// form: seconds.
 func (r *report) fitsDuration(path string, v any) any {
 	d, ok := r.Duration(path, v)
 	if !ok {

@@ -16,11 +16,11 @@ import (
 	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
-// report gathers findings about one object.
+// report collects findings about one object.
 type report struct{ strictyaml.Report }
 
-// written judges what the Go type of a kind cannot tell: a protobuf message has an empty list as if it were not
-// written, and that would mean anything.
+// written checks what a kind's Go type cannot express: protobuf does not distinguish an empty list from an absent one,
+// and an absent one would match anything.
 var written = map[string]func(r *report, spec map[string]any){
 	"AuthorizationPolicy": func(r *report, spec map[string]any) {
 		rules, _ := spec["rules"].([]any)
@@ -84,12 +84,12 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 	return value
 }
 
-// shapes of the documents of each kind.
+// shapes of each kind's documents.
 var shapes = sync.OnceValue(func() map[string]*strictyaml.Shape {
 	all := map[string]*strictyaml.Shape{}
 	for _, k := range kind.All {
 		all[k.Name] = strictyaml.ShapeOf(k.Type, "json")
-		if k.Family == kind.Istio { // the message says what its spec may hold
+		if k.Family == kind.Istio { // the protobuf message defines its spec
 			all[k.Name] = strictyaml.ObjectOf(map[string]*strictyaml.Shape{
 				"apiVersion": strictyaml.Text, "kind": strictyaml.Text, "spec": strictyaml.Anything,
 				"metadata": strictyaml.ShapeOf(reflect.TypeFor[metav1.ObjectMeta](), "json"),

@@ -41,14 +41,14 @@ type Kind struct {
 	Singleton bool
 }
 
-// Scope is what an object closes while it is written but not in effect: it cannot be read, or Isthmus or an Envoy fails
-// on it. Nobody may call a workload that is closed.
+// Scope says what an object closes while it is written but not in effect, because it cannot be read, or Isthmus or an
+// Envoy fails on it. Nobody may call a closed workload.
 type Scope int
 
 // The scopes. The zero value is the safe one.
 const (
 	Selected Scope = iota // the workloads that the object selects, since it may have forbidden something
-	Declared              // the workload of the object's name, since nobody knows which policies select it
+	Declared              // the workload with the object's name, since it is unknown which policies select it
 	Nothing               // the object counts as absent
 )
 
@@ -139,7 +139,7 @@ func OfType(pointer reflect.Type) (Kind, bool) {
 }
 
 // ClosedBy returns what an object closes that is not in effect. An object of an unknown kind closes what it selects,
-// since nobody knows what it would have forbidden.
+// since it is unknown what it would have forbidden.
 func ClosedBy(key Key) Scope {
 	k, ok := Named(key.Kind)
 	switch {

@@ -1,4 +1,4 @@
-// Package logtest collects what is written in the background, for tests.
+// Package logtest collects background output for tests.
 package logtest
 
 import (
@@ -6,20 +6,20 @@ import (
 	"sync"
 )
 
-// Buffer holds what was written to it. The zero value is empty; many may write and read at a time.
+// Buffer holds what was written to it. The zero value is empty. It is safe for concurrent use.
 type Buffer struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
 }
 
-// Write adds to the buffer.
+// Write implements io.Writer.
 func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
-// String returns all that was written.
+// String returns everything that was written.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

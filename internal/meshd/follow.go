@@ -45,7 +45,7 @@ func (d *Daemon) followState(ctx context.Context) error {
 	}
 }
 
-// asOne returns what stands for a change where several are taken in by reading once.
+// asOne maps changes that one read covers to a single change.
 func asOne(c state.Change) state.Change {
 	switch c.Topic {
 	case state.Peers, state.Invitations:
@@ -56,7 +56,7 @@ func asOne(c state.Change) state.Change {
 	return c
 }
 
-// reread has peers and invitations read again. It never blocks.
+// reread requests that peers and invitations be read again. It never blocks.
 func (d *Daemon) reread() {
 	select {
 	case d.expired <- struct{}{}:
@@ -64,7 +64,7 @@ func (d *Daemon) reread() {
 	}
 }
 
-// applyChange applies one change. What this control plane wrote itself it already knows, except for what snapshots
+// applyChange applies one change. This control plane already knows its own writes, except for what snapshots contain.
 func (d *Daemon) applyChange(ctx context.Context, c state.Change) error {
 	switch {
 	case c.Topic == state.Peers:

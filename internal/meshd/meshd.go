@@ -79,7 +79,7 @@ type Daemon struct {
 	admin       *admin.Admin
 	replicas    *replicas.Member
 	changes     <-chan []state.Change // of the state, from before anything was read
-	expired     chan struct{}         // holds at most one: what is kept of peers means something else by now
+	expired     chan struct{}         // capacity 1: time has changed the meaning of what is known of peers
 
 	door        *door.Door
 	refusals    *door.Refusals

@@ -33,8 +33,8 @@ import (
 // aliases is the directory, below the run directory, of the links to the workloads' namespaces.
 const aliases = "netns"
 
-// Bounds on the disk space of the access log and the log of questions. Each workload has a file and an older one beside
-// it: the bound of one file, and that of all together as far as every file may have its least size.
+// Limits on the disk space of the access log and the DNS question log. Each workload has a current file and an older
+// one. The limits are those of one file and of all files together, as far as every file may have its minimum size.
 const (
 	maxLog   = 8 << 20
 	leastLog = 1 << 20
@@ -206,9 +206,9 @@ func (a *Agent) runServices(ctx context.Context) error {
 	return g.Wait()
 }
 
-// keepEnvoy reports whether Envoy goes on running when its agent ends, or only its workload's namespace ends. An agent
-// that is told to stop ends Envoy, unless it is to be kept. An agent that fails leaves it to the next one, if that can
-// have anything to serve.
+// keepEnvoy reports whether Envoy keeps running when its agent ends, or when only its workload's namespace ends. An
+// agent that is told to stop ends Envoy, unless configured otherwise. An agent that fails leaves Envoy to the next one,
+// if that can have anything to serve.
 func (a *Agent) keepEnvoy(why error) bool {
 	switch {
 	case errors.Is(why, errMoved):

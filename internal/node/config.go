@@ -30,7 +30,7 @@ type Config struct {
 	DNS DNSConfig `yaml:"dns"`
 	// Health endpoint, plain HTTP.
 	Health HealthConfig `yaml:"health"`
-	// Metrics endpoint beside the socket metrics.sock in RunDir.
+	// Metrics endpoint, in addition to the socket metrics.sock in RunDir.
 	Metrics MetricsConfig `yaml:"metrics"`
 	// Capture of the workloads' traffic.
 	Capture CaptureConfig `yaml:"capture"`
@@ -72,7 +72,8 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
-	// DrainTime bounds how long requests may go on when the agent is told to stop. Default 5s; 0s ends Envoy at once.
+	// DrainTime limits how long requests may continue when the agent is told to stop. Default 5s; 0s ends Envoy
+	// immediately.
 	DrainTime *time.Duration `yaml:"drainTime"`
 	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
 	// killed or crashes always leaves it.
@@ -160,12 +161,12 @@ type GatewayConfig struct {
 	ServiceAccount string     `yaml:"serviceAccount"`
 	InnerAddress   netip.Addr `yaml:"innerAddress"`
 	OuterAddress   netip.Addr `yaml:"outerAddress"`
-	// InnerAddress6 and OuterAddress6 are IPv6 addresses beside IPv4 ones, of a gateway that has both.
+	// InnerAddress6 and OuterAddress6 are the IPv6 addresses of a dual-stack gateway.
 	InnerAddress6 netip.Addr `yaml:"innerAddress6"`
 	OuterAddress6 netip.Addr `yaml:"outerAddress6"`
 }
 
-// GatewayInfo returns what the control plane is told of a gateway; nil of a node.
+// GatewayInfo returns what the control plane is told of a gateway; nil for a node.
 func (c Config) GatewayInfo() *snapshot.GatewayInfo {
 	g := c.Gateway
 	if g == nil {

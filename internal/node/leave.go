@@ -20,8 +20,8 @@ const (
 	drainPoll    = 50 * time.Millisecond
 )
 
-// leave moves callers elsewhere before Envoy ends. It reports the workloads as not ready, has each answer ask its
-// client to close the connection, and waits for the requests under way. A second signal ends the wait.
+// leave moves callers elsewhere before Envoy ends. It reports the workloads as not ready, makes responses ask clients
+// to close the connection, and waits for the requests in progress. A second signal ends the wait.
 func (a *Agent) leave(ctx context.Context) {
 	most := *a.cfg.Envoy.DrainTime
 	if a.cfg.Envoy.KeepOnStop || most == 0 || !a.serves() {

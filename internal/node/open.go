@@ -20,8 +20,8 @@ const (
 	mostShown = 20
 )
 
-// leaveOpen returns how long connections of the workload may go on that are open when it is captured: a workload of
-// which it is known that it takes mutual TLS alone has none.
+// leaveOpen returns how long connections of the workload may continue that are open when it is captured: zero if the
+// workload is known to accept only mutual TLS.
 func (h *workloadNamespace) leaveOpen() time.Duration {
 	if p, known := h.plaintext(); known && !p.Taken() {
 		return 0

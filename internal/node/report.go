@@ -56,7 +56,7 @@ func (a *Agent) report() agentapi.Report {
 	return r
 }
 
-// notOnThisHost returns those of a gateway's addresses that this host does not have, at which nobody could listen.
+// notOnThisHost returns a gateway's addresses that this host does not have, so that nobody could listen there.
 func notOnThisHost(addrs []netip.Addr) (out []netip.Addr) {
 	for _, a := range addrs {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())

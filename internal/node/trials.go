@@ -13,8 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/rpc"
 )
 
-// answerTrials answers the control plane's questions whether an Envoy could live with a configuration, one trial at a
-// time.
+// answerTrials answers the control plane's questions whether an Envoy accepts a configuration, one trial at a time.
 func (a *Agent) answerTrials(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

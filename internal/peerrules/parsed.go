@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// What is remembered: so many texts, of so many bytes at most. A mesh has a few of some kilobytes for each peer.
+// Limits of the cache: texts and bytes per text. A mesh has a few texts of some kilobytes per peer.
 const (
 	maxParsed     = 1024
 	maxParsedText = 64 << 10
 )
 
-// parsed remembers what ParseRoots made of a text. Every change of the mesh asks for the roots of all peers several
-// times, and they hardly ever change.
+// parsed caches the results of ParseRoots. Every change of the mesh needs the roots of all peers several times, and
+// they rarely change.
 var parsed = struct {
 	sync.Mutex
 	roots map[string]parsedRoots

@@ -1,4 +1,4 @@
-// Package procid tells a process from another one that has its number later.
+// Package procid distinguishes a process from a later one with the same PID.
 package procid
 
 import (
@@ -9,15 +9,14 @@ import (
 	"strings"
 )
 
-// Start returns when a live process started, in clock ticks since the boot, and os.ErrProcessDone for one that has
-// ended and is still a zombie.
+// Start returns when a live process started, in clock ticks since boot. It returns os.ErrProcessDone for a zombie.
 func Start(pid int) (uint64, error) {
 	path := fmt.Sprintf("/proc/%d/stat", pid)
 	stat, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold anything. After it: the state, and the start time as the 22nd field of all
+	// The name in parentheses may contain anything. After it come the state and, as field 22 of all, the start time
 	// (proc(5)).
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 {
@@ -33,7 +32,7 @@ func Start(pid int) (uint64, error) {
 	return start, nil
 }
 
-// Boot returns the ID of the host's boot, to which starts belong.
+// Boot returns the ID of the host's boot, to which Start's times are relative.
 func Boot() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

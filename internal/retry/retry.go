@@ -1,4 +1,4 @@
-// Package retry does things again: after a wait that grows with each failure, until they succeed, or every so often.
+// Package retry repeats actions: with growing pauses after failures, until they succeed, or periodically.
 package retry
 
 import (
@@ -25,10 +25,10 @@ func (b *Backoff) Next() time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// Reset after a success.
+// Reset must be called after a success.
 func (b *Backoff) Reset() { b.attempt = 0 }
 
-// Sleep waits for d; the error is the context's when that ends first.
+// Sleep waits for d. It returns ctx's error if ctx is done first.
 func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -40,7 +40,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Every does something now and then once in each period, until ctx ends. What takes longer is done less often.
+// Every calls a function now and then once per period, until ctx is done. Calls never overlap.
 func Every(ctx context.Context, period time.Duration, do func(context.Context)) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -53,8 +53,8 @@ func Every(ctx context.Context, period time.Duration, do func(context.Context)) 
 	}
 }
 
-// Until tries again and again until try succeeds, with a pause between attempts, for no longer than limit. Its last
-// error is returned; one of ctx's end counts only where there was no other. A Permanent error ends it at once.
+// Until calls try with pauses until it succeeds, for at most limit. It returns the last error; ctx's error counts only
+// if there was no other. A Permanent error ends it immediately.
 func Until(ctx context.Context, limit, pause time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -76,10 +76,10 @@ func Until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 	}
 }
 
-// Permanent is an error that no waiting will mend.
+// Permanent is an error that retrying cannot cure.
 type Permanent struct{ Err error }
 
-// Error returns that of Err.
+// Error implements error.
 func (p Permanent) Error() string { return p.Err.Error() }
 
 // Unwrap returns Err.

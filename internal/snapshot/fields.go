@@ -8,8 +8,8 @@ import (
 	"unique"
 )
 
-// Fields holds the line of each field of an object. It is comparable. Objects that are laid out alike share one text,
-// so that tens of thousands of them cost no more than a few.
+// Fields holds the line of each field of an object. It is comparable. Objects with the same layout share one text, so
+// that tens of thousands of them cost no more than a few.
 type Fields struct {
 	text unique.Handle[string] // for each field its line, the length of its path, and its path
 }
@@ -45,7 +45,7 @@ func (f Fields) line(path string) (int, bool) {
 	return 0, false
 }
 
-// Enclosing returns a field path and those of the fields that it lies in, the innermost first.
+// Enclosing returns a field path and the paths of its enclosing fields, the innermost first.
 func Enclosing(field string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for f := field; f != ""; f = parentField(f) {

@@ -9,24 +9,24 @@ import (
 // ConfigAge is when a configuration object was first seen in a file.
 type ConfigAge struct {
 	Key       snapshot.Key
-	File      string // inside the configuration folder; any bytes, at most MaxAgedFile of them when percent-encoded
+	File      string // relative to the configuration folder; any bytes, at most MaxAgedFile when percent-encoded
 	FirstSeen time.Time
 }
 
-// MaxAgedFile bounds the percent-encoded name of a file by what an index of a database holds.
+// MaxAgedFile limits the percent-encoded name of a file to what a database index can hold.
 const MaxAgedFile = 2000
 
-// AgeChange is what becomes different of the ages of objects.
+// AgeChange is a change of objects' ages.
 type AgeChange struct {
-	// New are seen for the first time, by the word of whoever asks. Some of one time stay of one time.
+	// New are seen for the first time by the caller. Objects with equal times keep equal times.
 	New []ConfigAge
-	// Known have been seen before, in another file or until what was kept of them was removed.
+	// Known were seen before, in another file or until their stored age was removed.
 	Known []ConfigAge
-	// Gone are not there any more. Only Key and File count.
+	// Gone no longer exist. Only Key and File are used.
 	Gone []ConfigAge
 }
 
-// Quarantine is an object that one proxy could not live with.
+// Quarantine is an object that one proxy rejected.
 type Quarantine struct {
 	Proxy   string
 	Object  snapshot.Key

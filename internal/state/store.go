@@ -240,8 +240,8 @@ type Certs interface {
 type ConfigAges interface {
 	// ConfigAges returns all, oldest first.
 	ConfigAges(context.Context) ([]ConfigAge, error)
-	// KeepConfigAges makes a change and returns what is kept then of the objects that are new or known. Whoever is
-	// first to write one decides: one that is kept stays as it is. One that is new is made younger than all that are
-	// kept, whatever the clocks say. So whoever goes by what is returned has the same order as everybody else.
+	// KeepConfigAges stores a change and returns the stored ages of the new and known objects. The first writer
+	// decides: a stored age stays. A new object is made younger than all stored ones, whatever the clocks say. So all
+	// callers that use the returned ages have the same order.
 	KeepConfigAges(ctx context.Context, c AgeChange) (kept []ConfigAge, err error)
 }

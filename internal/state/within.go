@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Within waits for a write, but not longer than d: a database may be away, and who calls has more to do than to wait
-// for it. What was not waited for may be written all the same.
+// Within waits for a write for at most d, since the database may be unavailable and the caller has other work. The
+// write continues and may still succeed.
 func Within[T any](d time.Duration, write func() (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error
 	}
 	done := make(chan outcome, 1)
-	go func() { // ends with the write, which the database bounds
+	go func() { // ends with the write, whose duration the database limits
 		value, err := write()
 		done <- outcome{value, err}
 	}()

@@ -49,18 +49,17 @@ type Store struct {
 	cfg     Config
 	changed chan struct{}
 
-	configuring sync.Mutex     // one configuration after the other reaches the state; taken before mu
-	reading     sync.Mutex     // one reading of peers after the other counts; taken before mu
-	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state; taken before mu
+	configuring sync.Mutex     // serialises writes of configurations; taken before mu
+	reading     sync.Mutex     // serialises reads of peers; taken before mu
+	registering [64]sync.Mutex // serialises registrations, by hash of the node; taken before mu
 
 	mu      sync.Mutex // guards the fields below
 	current *snapshot.Snapshot
 	dirty   bool // current is out of date
 	config  *snapshot.Config
-	// expected is the newest configuration: config, once it is in force.
+	// expected is the latest configuration. It becomes config when it takes effect.
 	expected *snapshot.Config
-	// addressed says that every name of config has a virtual address, or is among unaddressed because there is none for
-	// it.
+	// addressed means that every host of config has a virtual address or is in unaddressed because none was available.
 	addressed   bool
 	unaddressed []vip.Host
 	registry    map[string]*registered // by node
@@ -126,8 +125,8 @@ func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 // saveWait is how long SetConfigSoon waits for the state.
 const saveWait = 2 * time.Second
 
-// SetConfigSoon is SetConfig, but waits for a state that takes long only two seconds, and then for nothing: the
-// configuration is in force, and names that are new get their addresses when they are kept.
+// SetConfigSoon is SetConfig, but waits at most two seconds for a slow state. The configuration then takes effect, and
+// new hosts get their addresses when they are stored.
 func (s *Store) SetConfigSoon(ctx context.Context, cfg *snapshot.Config) error {
 	s.expect(cfg)
 	_, err := state.Within(saveWait, func() (none struct{}, err error) { return none, s.setConfig(ctx, cfg) })
@@ -137,14 +136,14 @@ func (s *Store) SetConfigSoon(ctx context.Context, cfg *snapshot.Config) error {
 	return err
 }
 
-// expect says which configuration is the newest.
+// expect records the latest configuration.
 func (s *Store) expect(cfg *snapshot.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expected = cfg
 }
 
-// enforce has a configuration be in force with the addresses that its names have.
+// enforce puts a configuration into effect with the addresses that its hosts have.
 func (s *Store) enforce(cfg *snapshot.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +157,7 @@ func (s *Store) setConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
 	s.mu.Lock()
-	if s.expected != cfg { // it has come too late
+	if s.expected != cfg { // a newer one has overtaken it
 		s.mu.Unlock()
 		return nil
 	}
@@ -220,7 +219,7 @@ func (s *Store) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock() // not before: snapshots need not wait for a database that is away
+	s.mu.Lock() // only now: snapshots must not wait for an unavailable database
 	defer s.mu.Unlock()
 	for i := range peers {
 		peers[i].State = keepPointers(s.peers, peers[i])
@@ -230,7 +229,7 @@ func (s *Store) Reload(ctx context.Context) error {
 	return nil
 }
 
-// ReloadRoots has the next snapshot hold the mesh's roots as they are now.
+// ReloadRoots makes the next snapshot contain the current roots of the mesh.
 func (s *Store) ReloadRoots() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,8 +238,8 @@ func (s *Store) ReloadRoots() {
 	}
 }
 
-// keepPointers returns the state of a peer with the catalogue and the readiness of before where they are the same:
-// whoever compares snapshots sees at once that they are.
+// keepPointers returns a peer's state with the previous catalogue and readiness if they are equal, so that snapshots
+// compare cheaply.
 func keepPointers(before []state.Peer, p state.Peer) snapshot.PeerState {
 	i := slices.IndexFunc(before, func(b state.Peer) bool { return b.Name == p.Name })
 	if i < 0 {

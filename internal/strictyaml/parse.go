@@ -1,6 +1,5 @@
-// Package strictyaml reads YAML that a person wrote: objects of the configuration, and settings of a process. It
-// refuses what could mean something else than it looks like, what is too large, and fields that nobody reads, and says
-// on which line. It reads no files itself.
+// Package strictyaml reads YAML written by people: configuration objects and process settings. It refuses ambiguous or
+// oversized input and unknown fields, and reports line numbers. It reads no files.
 package strictyaml
 
 import (
@@ -18,15 +17,15 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// The bounds of one document.
+// Limits of one document.
 const (
 	MaxDocumentBytes = 1 << 20
 	MaxDepth         = 64
 	MaxNodes         = 50_000 // values
-	MaxAliased       = 1_000  // values that aliases repeat
+	MaxAliased       = 1_000  // repeated by aliases
 )
 
-// Parse returns the root nodes of a text, none if there is only white space and comments. The line of a finding counts
+// Parse returns the root nodes of a text, none if it contains only white space and comments. Lines in a finding count
 // from 0.
 func Parse(text []byte) ([]*yaml.Node, *finding.Finding) {
 	if bad := unreadable(text); bad != nil {
@@ -56,7 +55,7 @@ func Parse(text []byte) ([]*yaml.Node, *finding.Finding) {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// syntax words a parser's error.
+// syntax converts a parser's error.
 func syntax(text []byte, err error) *finding.Finding {
 	f := new(finding.New(finding.Syntax, kind.Key{}, "",
 		"not YAML: "+err.Error(),
@@ -76,7 +75,7 @@ func syntax(text []byte, err error) *finding.Finding {
 	return f
 }
 
-// Resolve returns the node that an alias stands for.
+// Resolve returns the target of an alias.
 func Resolve(n *yaml.Node) *yaml.Node {
 	for hops := 0; n != nil && n.Kind == yaml.AliasNode; hops++ {
 		if hops > MaxDepth {

@@ -10,10 +10,10 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// Problem is one fault of a file of settings.
+// Problem is a fault of a settings file.
 type Problem struct {
 	File    string
-	Line    int // 0 when it is not about one line
+	Line    int // 0 if it does not concern one line
 	Field   string
 	Message string
 	Remedy  string
@@ -31,7 +31,7 @@ func (p Problem) Error() string {
 	return s + ": " + p.Message + ". Fix: " + p.Remedy
 }
 
-// Join returns one error for all problems, in the order of their lines; nil for none.
+// Join joins problems into one error, ordered by line; nil if there are none.
 func Join(problems []Problem) error {
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	errs := make([]error, len(problems))
@@ -41,19 +41,19 @@ func Join(problems []Problem) error {
 	return errors.Join(errs...)
 }
 
-// Settings is a file of settings that was read.
+// Settings is a decoded settings file.
 type Settings struct {
 	File  string
-	lines map[string]int // of the fields
+	lines map[string]int // by field
 }
 
-// Problem returns what is wrong with a field, at its line or that of the nearest field around it.
+// Problem returns a fault of a field, at its line or that of its nearest enclosing field.
 func (s Settings) Problem(field, message, remedy string) Problem {
 	return Problem{File: s.File, Line: lineOf(field, s.lines), Field: field, Message: message, Remedy: remedy}
 }
 
-// ReadSettings reads the one document of a file into a struct, by its yaml tags. A text that says nothing leaves the
-// struct as it is. The error joins one Problem for each fault.
+// ReadSettings decodes the single document of a file into a struct with yaml tags. An empty text leaves the struct
+// unchanged. The error joins one Problem for each fault.
 func ReadSettings(file string, text []byte, into any) (Settings, error) {
 	s := Settings{File: file, lines: map[string]int{}}
 	roots, bad := Parse(text)

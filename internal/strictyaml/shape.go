@@ -13,12 +13,12 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// Shape is what JSON a Go type takes, so that a document can be checked field by field before it is decoded.
+// Shape describes the JSON that a Go type accepts, so that a document can be checked field by field before decoding.
 type Shape struct {
 	kind   shapeKind
 	typ    reflect.Type      // of a leaf with its own decoder
 	fields map[string]*Shape // of an object
-	names  []string          // of the fields, sorted
+	names  []string          // field names, sorted
 	elem   *Shape            // of a list or map
 }
 
@@ -37,7 +37,7 @@ const (
 	custom // the type decodes itself
 )
 
-// The shapes of any value and of text.
+// The shapes of any value and of a string.
 var (
 	Anything = &Shape{kind: anything}
 	Text     = &Shape{kind: str}
@@ -48,8 +48,8 @@ var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// ShapeOf reads the tags of a type, for example json:"name,omitempty" or yaml:"name", by the word before the colon.
-// Types may not contain themselves.
+// ShapeOf returns the shape of a type according to its tags, for example json:"name,omitempty" or yaml:"name"; tag is
+// the word before the colon. Recursive types are not supported.
 func ShapeOf(t reflect.Type, tag string) *Shape {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -104,7 +104,7 @@ func addFields(fields map[string]*Shape, t reflect.Type, tag string) {
 	}
 }
 
-// Fits checks a JSON value against a shape. A field with nothing behind it passes here as absent; schemas refuse it.
+// Fits checks a JSON value against a shape. An empty field passes as absent here; schemas refuse it.
 func (r *Report) Fits(s *Shape, path string, v any) {
 	if v == nil {
 		return
@@ -190,7 +190,8 @@ func (r *Report) fitsCustom(s *Shape, path string, v any) {
 	}
 }
 
-// Duration reads a duration in Go's notation ("500ms", "1m30s"); ok is false for what is none, which is a finding.
+// Duration parses a duration in Go's notation ("500ms", "1m30s"). If it is invalid, Duration adds a finding and ok is
+// false.
 func (r *Report) Duration(path string, v any) (d time.Duration, ok bool) {
 	text, ok := v.(string)
 	if !ok {
@@ -220,14 +221,14 @@ func remedyFor(typeName string) string {
 	return "write a valid " + typeName
 }
 
-// UnknownField refuses a field that nobody reads.
+// UnknownField adds a finding about an unknown field.
 func (r *Report) UnknownField(path, name string, known []string) {
 	r.Refuse(finding.UnknownField, path,
 		fmt.Sprintf("there is no field %q here", finding.Clip(name)),
 		finding.DidYouMean(name, known))
 }
 
-// WrongType refuses a value that is not what is wanted: "text", "a list".
+// WrongType adds a finding about a value that is not of the wanted type: "text", "a list".
 func (r *Report) WrongType(path, want string, v any) {
 	remedy := "write " + want
 	if _, isList := v.([]any); want == "text" && !isList {

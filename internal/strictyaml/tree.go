@@ -21,29 +21,29 @@ type tree struct {
 	halted  bool
 }
 
-// Budget is how much more one document may hold.
+// Budget is what one document may still contain.
 type Budget struct {
 	nodes   int
 	aliased int // values repeated by aliases
 }
 
-// NewBudget returns what one document may hold.
+// NewBudget returns the budget of a whole document.
 func NewBudget() *Budget { return &Budget{nodes: MaxNodes, aliased: MaxAliased} }
 
-// Report gathers findings about one object or one file of settings. Its lines count from 0 at the top of the document.
+// Report collects findings about one object or settings file. Lines count from 0 at the start of the document.
 type Report struct {
 	Object   kind.Key
 	Line     int            // of the object
-	Lines    map[string]int // of its fields, counted from its own
+	Lines    map[string]int // of its fields, relative to Line
 	Findings []finding.Finding
 }
 
-// Refuse records what is wrong with a field.
+// Refuse adds a finding about a field.
 func (r *Report) Refuse(code finding.Code, field, message, remedy string) {
 	r.Add([]finding.Finding{finding.New(code, r.Object, field, message, remedy)})
 }
 
-// Add takes over findings about the object.
+// Add adds findings about the object.
 func (r *Report) Add(findings []finding.Finding) {
 	for _, f := range findings {
 		f.Object = r.Object
@@ -185,7 +185,7 @@ func (t *tree) mark(path string, line int) string {
 	return path
 }
 
-// TypeName returns what a JSON value is, for messages.
+// TypeName returns the JSON type of a value, for messages.
 func TypeName(v any) string {
 	switch v.(type) {
 	case nil:

@@ -1,9 +1,9 @@
-// Package times compares two moments.
+// Package times compares points in time.
 package times
 
 import "time"
 
-// Earlier returns the earlier of two moments.
+// Earlier returns the earlier of two times.
 func Earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -11,7 +11,7 @@ func Earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// Later returns the later of two moments.
+// Later returns the later of two times.
 func Later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

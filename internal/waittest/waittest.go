@@ -1,5 +1,5 @@
-// Package waittest is how tests wait: until something is true, and, where there is nothing to wait for, for a while
-// whose reason the function's name says. No test calls time.Sleep (internal/layers holds them to it).
+// Package waittest is how tests wait: until a condition holds or, if there is no condition, for a time whose reason the
+// function's name states. No test calls time.Sleep (checked by internal/layers).
 package waittest
 
 import (
@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must happen: far longer than it takes on a slow and busy machine.
+// Patience is how long a test waits for what must happen, far longer than it takes on a slow, busy machine.
 const Patience = 30 * time.Second
 
-// poll is how long Until and Within let pass between two looks.
+// poll is the interval between checks.
 const poll = 5 * time.Millisecond
 
-// Until waits until ok, which what describes. The test ends if that takes longer than Patience.
+// Until waits until ok returns true; what describes the condition. The test fails if that takes longer than Patience.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for begun := time.Now(); !ok(); time.Sleep(poll) {
@@ -24,8 +24,8 @@ func Until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Within waits until try has no error and returns how long that took. The test ends with the last error if it takes
-// longer than most, which is Patience unless the time itself is what is tested.
+// Within waits until try returns nil, and returns how long that took. The test fails with the last error if it takes
+// longer than most, which is Patience unless the time itself is under test.
 func Within(t testing.TB, most time.Duration, what string, try func() error) time.Duration {
 	t.Helper()
 	for begun := time.Now(); ; time.Sleep(poll) {
@@ -40,14 +40,13 @@ func Within(t testing.TB, most time.Duration, what string, try func() error) tim
 	}
 }
 
-// Quiet lets d pass, in which something must not happen, or must keep on working.
+// Quiet waits for d, during which something must not happen or must keep working.
 func Quiet(d time.Duration) { time.Sleep(d) }
 
-// Pace lets d pass between two steps of something that is to be slow: a load, a client that dribbles, a server that
-// takes its time.
+// Pace waits between two steps of something that must be slow: a load, a slow client or server.
 func Pace(d time.Duration) { time.Sleep(d) }
 
-// Advance lets d of a synctest bubble's time pass, and all that is due then happen. It panics outside of a bubble.
+// Advance advances a synctest bubble's clock by d, and runs what becomes due. It panics outside a bubble.
 func Advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

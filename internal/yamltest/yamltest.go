@@ -1,10 +1,10 @@
-// Package yamltest writes the objects of a configuration as YAML, for tests.
+// Package yamltest writes configuration objects as YAML for tests.
 package yamltest
 
 import "strings"
 
-// Object returns the document of one object, its marker included. An object of the whole mesh has no namespace. The
-// spec is YAML from the first column on; without one the object has none.
+// Object returns an object's document, including its marker. An object of the whole mesh has no namespace. spec is
+// YAML, not indented; if it is empty, the object has no spec.
 func Object(apiVersion, kind, namespace, name, spec string) string {
 	metadata := "name: " + name
 	if namespace != "" {
@@ -20,8 +20,8 @@ func Object(apiVersion, kind, namespace, name, spec string) string {
 // Namespace returns the document of a Namespace.
 func Namespace(name string) string { return Object("v1", "Namespace", "", name, "") }
 
-// Service returns the document of a Service of the workloads with one label app. Each port is the inside of a mapping:
-// "name: http, port: 80, targetPort: 8080".
+// Service returns the document of a Service that selects one app label. Each port is the content of a mapping: "name:
+// http, port: 80, targetPort: 8080".
 func Service(namespace, name, app string, ports ...string) string {
 	return Object("v1", "Service", namespace, name,
 		"selector: {app: "+app+"}\nports: [{"+strings.Join(ports, "}, {")+"}]")

@@ -92,10 +92,10 @@ func adminCert(a state.Admin) adminapi.AdminCert {
 	}
 }
 
-// shutOutWait is how long shutting somebody out who is known here waits for the state.
+// shutOutWait is how long a revocation of somebody who is known here waits for the state.
 const shutOutWait = time.Second
 
-// AdminRevoke ends an administrator's certificates, at once and on open connections too.
+// AdminRevoke revokes administrator certificates, with immediate effect on open connections.
 func (a *Admin) AdminRevoke(
 	ctx context.Context, r *adminapi.AdminRevokeRequest,
 ) (*adminapi.AdminRevokeResponse, error) {

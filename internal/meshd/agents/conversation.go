@@ -20,7 +20,7 @@ import (
 // agent is the session of one agent.
 type agent struct {
 	name    string
-	stream  uint64 // its number: the newest stays
+	stream  uint64 // number of the session; the highest wins
 	report  agentapi.Report
 	next    *agentapi.Instructions // what it should have
 	telling *errand.Errand
@@ -50,7 +50,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	var listening sync.WaitGroup
 	defer func() {
 		a.leave(ag)
-		// the agent is told why the conversation ended before a database answers that is away
+		// the agent is told why the session ended before an unavailable database answers
 		go func() {
 			listening.Wait()
 			a.unshare(ag)
@@ -218,11 +218,11 @@ func (a *Agents) hear(ctx context.Context, caller door.Caller, ag *agent, r *age
 	a.mu.Lock()
 	ag.report = *r
 	a.mu.Unlock()
-	ag.wake() // what of the report does not stand
+	ag.wake() // tell it what is not accepted
 	return nil
 }
 
-// refusedOf returns what of a node's report does not stand, as text.
+// refusedOf returns, as text, the parts of a node's report that are not accepted.
 func (a *Agents) refusedOf(node string) []string {
 	var out []string
 	for _, f := range a.Store.Report(node).Refused {

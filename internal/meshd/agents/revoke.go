@@ -32,7 +32,7 @@ func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err
 // shut ends a node's current generation in memory. Even if the state cannot be read, a node that has connected to this
 // control plane can be revoked.
 func (a *Agents) shut(ctx context.Context, node string) error {
-	known := a.Standing.EndNode(node) // before the state is asked, which may take long
+	known := a.Standing.EndNode(node) // before reading the state, which may take long
 	if known {
 		a.drop(ctx, node)
 	}
@@ -47,7 +47,7 @@ func (a *Agents) shut(ctx context.Context, node string) error {
 	return nil
 }
 
-// drop has what a node that is shut out said and holds open end.
+// drop removes the report of a revoked node and closes its connections.
 func (a *Agents) drop(ctx context.Context, node string) {
 	a.Store.Forget(node)
 	a.Door.Recheck(ctx)

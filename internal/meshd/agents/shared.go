@@ -39,26 +39,26 @@ type remote struct {
 	holder string
 }
 
-// countersEvery is how often what only counts is shared: it changes all the time, and nobody waits for it.
+// countersEvery is how often mere counters are shared: they change all the time, and nothing waits for them.
 const countersEvery = 10 * time.Second
 
 // sharing is what the other control planes know of an agent.
 type sharing struct {
-	text    []byte    // they were told; nil: nothing
-	urgent  []byte    // text without what only counts
+	text    []byte    // what they were told; nil: nothing
+	urgent  []byte    // text without the counters
 	at      time.Time // when they were told
-	pending bool      // they were not told all yet
-	failing bool      // since they could not be
+	pending bool      // some of it has not been shared yet
+	failing bool      // sharing fails
 }
 
-// due says how long what they were not told may wait, if there is anything.
+// due returns how long the rest may wait to be shared, if there is any.
 func (s *sharing) due(now time.Time) (wait time.Duration, pending bool) {
 	return s.at.Add(countersEvery).Sub(now), s.pending
 }
 
-// share tells the other control planes what an agent said, and that it speaks to this one: at once, but for counters.
-// Once they know the latter, a state that cannot be written ends no conversation: a node that is heard would be taken
-// for a silent one. What it said is written when it can be.
+// share tells the other control planes what an agent reported, and that it is connected to this one: immediately,
+// except for counters. Once they know the latter, a failure to write does not end the session, since a connected node
+// would then count as silent. The report is written when that is possible.
 func (a *Agents) share(ctx context.Context, ag *agent) error {
 	if a.Holder == "" {
 		return nil
@@ -100,7 +100,7 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 	return nil
 }
 
-// withoutCounters returns a report without what only counts. What findings and checks are about is none of that.
+// withoutCounters returns a report without what only counts. Findings and checks do not depend on that.
 func withoutCounters(r agentapi.Report) agentapi.Report {
 	quiet := func(e agentapi.EnvoyState) agentapi.EnvoyState {
 		e.Refused, e.RefusedLast = min(e.Refused, 1), time.Time{}

@@ -64,10 +64,10 @@ type Containment struct {
 	Config
 	wake    chan struct{} // a search may be due
 	changes chan struct{}
-	kept    chan struct{} // there is something to be written
+	kept    chan struct{} // something must be stored
 
-	writing sync.Mutex // held while it is written, in order; taken before mu
-	telling sync.Mutex // held while Contained is told, so that the newest comes last; taken before mu
+	writing sync.Mutex // held during writes, to keep their order; taken before mu
+	telling sync.Mutex // held during calls of Contained, so that they are in order; taken before mu
 
 	mu        sync.Mutex // guards the fields below
 	published *compile.Compiled
@@ -77,7 +77,7 @@ type Containment struct {
 	changed   bool                      // plans have changed since the last call of Plans
 
 	recorded  map[string]*recordRates // by node
-	unwritten []change                // what is to be kept
+	unwritten []change                // to be stored
 }
 
 // Plan is how a proxy's configuration differs from that of the others.
@@ -106,7 +106,7 @@ func New(ctx context.Context, cfg Config) (*Containment, error) {
 
 // Reload loads what another control plane has quarantined or released.
 func (c *Containment) Reload(ctx context.Context) error {
-	c.write(ctx) // which another one does not know of
+	c.write(ctx) // what this process has not stored yet
 	kept, err := c.State.Quarantines(ctx)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (c *Containment) proxy(proxy string) *proxyState {
 	return w
 }
 
-// Release ends the quarantine of objects that are gone or say something else.
+// Release ends the quarantine of objects that were removed or changed.
 func (c *Containment) Release(cfg *snapshot.Config) {
 	c.mu.Lock()
 	released := c.release(cfg)
@@ -308,7 +308,7 @@ func (c *Containment) Unchanged(cfg *snapshot.Config, plans map[string]Plan) {
 	}
 }
 
-// Retain forgets every proxy that the mesh no longer knows.
+// Retain forgets proxies that the mesh no longer knows.
 func (c *Containment) Retain(known map[string]*model.Proxy) {
 	c.mu.Lock()
 	var end []state.Quarantine
@@ -325,8 +325,8 @@ func (c *Containment) Retain(known map[string]*model.Proxy) {
 	c.publish()
 }
 
-// keep has what began and ended written down, by Run: nobody waits for a state that is away. What cannot be written is
-// in force all the same, until a restart.
+// keep queues added and ended quarantines for Run to store, so that nothing waits for an unavailable state. What cannot
+// be stored is in effect anyway, until a restart.
 func (c *Containment) keep(add, end []state.Quarantine) {
 	if len(add)+len(end) == 0 {
 		return
@@ -353,13 +353,13 @@ func (c *Containment) keep(add, end []state.Quarantine) {
 	}
 }
 
-// change is what began and what ended, and what is recorded of it.
+// change is a set of added and ended quarantines, with their events.
 type change struct {
 	add, end []state.Quarantine
 	events   []state.Event
 }
 
-// write writes what is to be kept, one change after the other.
+// write stores the queued changes in order.
 func (c *Containment) write(ctx context.Context) {
 	c.writing.Lock()
 	defer c.writing.Unlock()

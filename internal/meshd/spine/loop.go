@@ -73,15 +73,15 @@ type Loop struct {
 	repeats   chan struct{}
 	published atomic.Pointer[Published]
 
-	// of the goroutine in Run:
-	settling   chan error // has how that went, while it takes long; nil otherwise
+	// owned by the goroutine in Run:
+	settling   chan error // receives the result of settling while that takes long; nil otherwise
 	generation uint64
 	compiled   *compile.Compiled
 	views      map[string]*view.View
 	own        ownSets
-	plans      map[string]containment.Plan  // of proxies that are told something else than the mesh as it stands
-	contained  map[string]*compile.Compiled // by the objects that are closed in it
-	failed     map[string]finding.Finding   // proxies whose configuration could not be built, and why
+	plans      map[string]containment.Plan  // of proxies whose configuration differs
+	contained  map[string]*compile.Compiled // by the objects closed in it
+	failed     map[string]finding.Finding   // proxies whose configuration could not be built, with the finding
 }
 
 // New returns a Loop. It publishes nothing before Run.
@@ -100,7 +100,7 @@ func New(c Config) *Loop {
 // Published returns what is in effect; nil if there is nothing yet.
 func (l *Loop) Published() *Published { return l.published.Load() }
 
-// again asks for the spine to be run again, though nothing is known anew. It never blocks.
+// again requests another run, even without new data. It never blocks.
 func (l *Loop) again() {
 	select {
 	case l.repeats <- struct{}{}:
@@ -136,8 +136,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force
-// what was, and is said loudly; the next change is tried from the beginning.
+// apply runs the pipeline: snapshot → mesh → views → resources → differences. After a panic, what was in effect stays,
+// the panic is reported, and the next change starts from scratch.
 func (l *Loop) apply() {
 	snap := l.Source.Snapshot()
 	defer func() {
@@ -156,7 +156,7 @@ func (l *Loop) apply() {
 		}
 	}()
 	l.Containment.Release(snap.Config)
-	snap = l.Source.Snapshot() // with what was released
+	snap = l.Source.Snapshot() // includes what was released
 	plans, replanned := l.Containment.Plans()
 	l.compiled = l.Compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
@@ -194,7 +194,7 @@ func (l *Loop) apply() {
 	l.Wake()
 }
 
-// findings returns what is wrong with the snapshot, and at which proxies Isthmus fails.
+// findings returns the findings about the snapshot, including proxies for which Isthmus fails.
 func (l *Loop) findings() []finding.Finding {
 	known := l.compiled.Known()
 	if len(l.failed) == 0 {
@@ -316,8 +316,8 @@ func (l *Loop) publishProxy(
 	return true, nil
 }
 
-// compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with
-// some objects closed. All else, who is a peer and which nodes there are, is as it is now.
+// compileFor returns the mesh for proxies that are contained: from an earlier configuration, or with some objects
+// closed. Everything else, such as peers and nodes, is current.
 func (l *Loop) compileFor(
 	snap *snapshot.Snapshot, p containment.Plan, contained map[string]*compile.Compiled,
 ) *compile.Compiled {

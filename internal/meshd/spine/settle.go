@@ -6,18 +6,18 @@ import (
 )
 
 const (
-	// settleWait is how long a run of the spine waits for the registrations of those who waited for a name or an
-	// address that is free now: so they come into force together with what freed it.
+	// settleWait is how long a run waits for the registration of workloads that were waiting for a freed name or
+	// address, so that they take effect together with what freed it.
 	settleWait = time.Second
-	// settleAgain is when a registration that waited, and could not be written, is tried again.
+	// settleAgain is the pause before a waiting registration that could not be written is retried.
 	settleAgain = time.Second
 )
 
-// settle has those registered who waited for a name or an address that is free now. It does not wait for a state that
-// takes long: who is revoked must not stay in force because of who comes after.
+// settle registers workloads that were waiting for a name or address that is free now. It does not wait for a slow
+// state: a revocation must not be delayed by registrations.
 func (l *Loop) settle(ctx context.Context) {
 	if l.settling != nil {
-		return // an earlier run began it
+		return // an earlier run has started it
 	}
 	done := make(chan error, 1)
 	go func() { done <- l.Source.Settle(ctx) }()
@@ -29,7 +29,7 @@ func (l *Loop) settle(ctx context.Context) {
 	}
 }
 
-// settled notes how that went. What was registered by it is news by itself.
+// settled records the result. What it registered triggers another run by itself.
 func (l *Loop) settled(err error) {
 	l.settling = nil
 	if err != nil {

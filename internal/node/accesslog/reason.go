@@ -65,7 +65,7 @@ var (
 	otherFailure    = outcome{verdictFailed, "failed", ""}
 )
 
-// byFlag are the kinds that one of Envoy's response flags stands for, the surest first.
+// byFlag maps Envoy's response flags to kinds, the most specific first.
 var byFlag = []struct {
 	any flags
 	is  outcome
@@ -166,9 +166,9 @@ func judgeTCP(log string, r *record) outcome {
 	return allowed.withReason(firstOf(informativeDetails(r.ended), r.upstreamFailure))
 }
 
-// failedTLS returns why a handshake failed, the client's with us or, where we call, ours with the server. The
-// inspector's note that somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor
-// one whose client has proved its name and then left: Envoy's goodbye found nobody ("system library").
+// failedTLS returns why a handshake failed, of a client with us or of ours with a server. These are not failures: the
+// inspector's note that a connection is not TLS ("TLS_error|"), a refused connection, and a client that left after it
+// was authenticated ("system library").
 func failedTLS(log string, r *record) string {
 	left := r.uri != "" && strings.Contains(r.failure, "system library")
 	if r.failure != "" && !left && !strings.HasPrefix(r.failure, "TLS_error|") {
@@ -192,7 +192,7 @@ func informativeDetails(details string) string {
 	return details
 }
 
-// hygiene are the policies that nobody wrote and that every request meets.
+// hygiene are the built-in policies that apply to every request.
 var hygiene = map[string]outcome{
 	"isthmus/path-hygiene":      {verdictMalformed, "path", "the path means different things to different servers"},
 	"isthmus/host-hygiene":      {verdictMalformed, "host", "the Host means different hosts to different servers"},

@@ -76,8 +76,9 @@ type Proxy struct {
 	end context.CancelFunc // of the newest stream
 }
 
-// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet. An Envoy
-// of one workload alone is announced as such; of what Envoy itself says nothing is passed on.
+// New returns a proxy that opens its streams on the connection that conn returns; nil means that there is no control
+// plane yet. For the Envoy of a single workload, the proxy announces the workload. It forwards nothing that Envoy says
+// about itself.
 func New(conn func() *grpc.ClientConn, workload string) *Proxy {
 	return &Proxy{codec: NewCodec(), conn: conn, workload: workload}
 }
@@ -155,7 +156,7 @@ func pump(recv, send func(any) error) error {
 	}
 }
 
-// unavailable returns what Envoy is told: whatever happened, try again soon and keep what you have.
+// unavailable is the error for Envoy: it retries soon and keeps its configuration.
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return status.Error(codes.Unavailable, "the control plane ended the stream")

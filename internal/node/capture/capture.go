@@ -49,8 +49,8 @@ type Rules struct {
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
 	ExcludeInboundPorts  []uint16
-	// LeaveOpen bounds how long connections that are open when the namespace is first captured may go on past Envoy.
-	// The zero value ends them at once.
+	// LeaveOpen limits how long connections that are open when the namespace is first captured may bypass Envoy. The
+	// zero value closes them immediately.
 	LeaveOpen time.Duration
 	open      bool // there are such connections
 }
@@ -193,7 +193,7 @@ func readable(r rule) rule {
 	})
 }
 
-// Remove removes the tables from the namespace at path. It is no error that there are none.
+// Remove removes the tables from the namespace at path. It returns nil if there are none.
 func Remove(path string) error {
 	return transact(path, func(c *nftables.Conn) error {
 		for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {

@@ -32,7 +32,7 @@ import (
 
 const (
 	callTimeout = 10 * time.Second
-	// firstTimeout bounds the first attempt to join, since somebody is waiting for the result.
+	// firstTimeout limits the first attempt to join, since a person is waiting for the result.
 	firstTimeout = 3 * time.Second
 	// lookAgain is how often the clock is read while waiting for the certificate to be due, since it may be set.
 	lookAgain = time.Second

@@ -118,7 +118,7 @@ func addresses(q *dns.Msg, addrs []netip.Addr) *dns.Msg {
 	return r
 }
 
-// negative answers that there is no such record, and how long that holds.
+// negative returns an answer that there is no such record, and how long that is valid.
 func negative(q *dns.Msg, rcode int) *dns.Msg {
 	r := reply(q, rcode)
 	r.Ns = []dns.RR{&dns.SOA{

@@ -128,7 +128,7 @@ func (u *udpServer) answer(m []byte, resolve func(client, *dns.Msg) *dns.Msg) (a
 	return answer, false
 }
 
-// parse a message; nil for what is no question. Of one that cannot be read only the header is left.
+// parse parses a message. It returns nil if that is not a question. Of an unreadable message only the header is kept.
 func parse(m []byte) *dns.Msg {
 	if len(m) < headerSize {
 		return nil

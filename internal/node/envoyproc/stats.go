@@ -205,12 +205,12 @@ func (s *Supervisor) eachStat(ctx context.Context, path string, do func(line str
 	}
 }
 
-// refusedForRoom are the statistics that count connections refused for want of room.
+// refusedForRoom are the counters of connections refused because of a limit.
 var refusedForRoom = []string{
 	"downstream_cx_overflow", "downstream_global_cx_overflow", "downstream_cx_overload_reject", "limited_connections",
 }
 
-// requestsActive counts the requests that a connection manager has under way.
+// requestsActive is the gauge of requests in progress in a connection manager.
 const requestsActive = "downstream_rq_active"
 
 // Refused returns how many connections Envoy has refused because it, or one of its listeners or chains, was full.
@@ -218,10 +218,10 @@ func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
 	return s.sum(ctx, refusedForRoom...)
 }
 
-// Requests returns how many requests are under way.
+// Requests returns the number of requests in progress.
 func (s *Supervisor) Requests(ctx context.Context) (uint64, error) { return s.sum(ctx, requestsActive) }
 
-// sum returns the sum of the statistics of these names, but for those of whoever asks for them.
+// sum adds up statistics with these names, except those of the connection that asks.
 func (s *Supervisor) sum(ctx context.Context, names ...string) (total uint64, err error) {
 	err = s.eachStat(ctx, "/stats?filter=("+strings.Join(names, "%7C")+")$", func(line string) error {
 		name, value, _ := cutLast(line, ": ")

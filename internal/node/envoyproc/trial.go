@@ -32,13 +32,13 @@ const (
 // trials is the directory, in the run directory, of the configuration on trial.
 const trials = "trial"
 
-// Refusal is why Envoy cannot live with a configuration.
+// Refusal is Envoy's reason for rejecting a configuration.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// Try lets a separate Envoy, which serves nobody, load some resources. It returns nil, or a Refusal; any other error
-// means that they could not be tried.
+// Try loads resources into a separate Envoy that serves nobody. It returns nil, or a Refusal; any other error means
+// that they could not be tried.
 func (s *Supervisor) Try(ctx context.Context, resources []*envoy.Resource) error {
 	config, err := s.trialConfig(resources)
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *Supervisor) trialConfig(resources []*envoy.Resource) ([]byte, error) {
 
 var placeholder = sync.OnceValues(NewPlaceholder)
 
-// NewPlaceholder makes a certificate that nobody trusts.
+// NewPlaceholder creates a certificate that nobody trusts.
 func NewPlaceholder() (envoy.Placeholder, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// AttestTLS returns how an agent without a certificate meets the control plane: whoever chains to the pinned root and
-// is the control plane of its trust domain.
+// AttestTLS returns the TLS configuration of an agent without a certificate. The server must chain to the pinned root
+// and be the control plane of its trust domain.
 func AttestTLS(t Token) *tls.Config {
 	return clientTLS(func(chain []*x509.Certificate) error {
 		root, err := t.PinnedRoot(chain)

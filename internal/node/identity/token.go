@@ -1,5 +1,5 @@
-// Package identity is who an agent is: the join token that it begins with, the node key and certificate that it lives
-// with, and how it knows the control plane.
+// Package identity manages an agent's identity: the join token that it starts with, the node's key and certificate, and
+// the authentication of the control plane.
 package identity
 
 import (
@@ -18,7 +18,7 @@ import (
 // Token is a join token. It redacts itself; Secret is the text to send.
 type Token struct {
 	text string
-	// Node and Role are whom it is for.
+	// Node and Role say for which agent the token is.
 	Node string
 	Role snapshot.Role
 	// Fingerprint is the SHA-256 of the control plane's root certificate (DER).

@@ -26,10 +26,10 @@ type caller struct {
 	proc *os.File
 }
 
-// identify returns who opened a connection that was accepted at this time since boot.
+// identify returns the process that opened a connection, which was accepted at this time since boot.
 //
-// After connecting, the process may have exited and its number may have been reused. Where the kernel has SO_PEERPIDFD
-// (6.5), the descriptor shows that. On an older kernel a process that started after the connection is refused.
+// After connecting, the process may have exited and its PID may have been reused. If the kernel has SO_PEERPIDFD (6.5),
+// the descriptor shows that. On an older kernel, a process that started after the connection is refused.
 func identify(c *net.UnixConn, accepted time.Duration) (*caller, error) {
 	cred, err := unixsocket.Peer(c)
 	if err != nil {

@@ -19,11 +19,11 @@ const grace = time.Minute
 // handover is the same if another object of its name exists, which would otherwise lose to any newcomer.
 const handover = 2 * time.Second
 
-// saveWait is how long configuration waits for its ages to be kept: a policy must not wait for a database that is away.
-// They may be kept all the same, and keeping them again changes nothing.
+// saveWait is how long a configuration waits until its ages are stored: a policy must not wait for an unavailable
+// database. They may be stored nevertheless, and storing them again changes nothing.
 const saveWait = 2 * time.Second
 
-// Ages keeps when objects were first seen, for all control planes of a mesh: state.ConfigAges.
+// Ages stores when objects were first seen, for all control planes of a mesh: state.ConfigAges.
 type Ages interface {
 	ConfigAges(ctx context.Context) ([]state.ConfigAge, error)
 	KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []state.ConfigAge, err error)
@@ -35,15 +35,15 @@ type ages struct {
 	log  *slog.Logger
 
 	latest  time.Time                // no two changes have the same time
-	ghosts  map[snapshot.Key][]ghost // by slot: what was seen and is not there, oldest first
+	ghosts  map[snapshot.Key][]ghost // by slot: objects that were seen and are missing, oldest first
 	unsaved map[place]unsaved
 	failing bool
 }
 
-// unsaved is what of an object in a file is not kept yet.
+// unsaved is what has to be stored about an object in a file.
 type unsaved struct {
 	seen  time.Time // zero: it is gone
-	known bool      // it has been seen before
+	known bool      // it was seen before
 }
 
 // place is one object in one file.
@@ -77,7 +77,7 @@ func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
 	return a, nil
 }
 
-// change returns the time of one change: all objects that come with it have it, unless they compete.
+// change returns the time of a change. All its new objects have that age, unless they compete.
 func (a *ages) change(now time.Time) time.Time {
 	now = now.UTC().Truncate(time.Microsecond)
 	return times.Later(now, a.latest.Add(time.Microsecond))
@@ -121,7 +121,7 @@ func (a *ages) admit(
 			if g.place != c.place {
 				a.unsaved[g.place] = unsaved{}
 			}
-			// in the same place nothing need be kept anew, unless another control plane has found it gone meanwhile
+			// in the same place nothing has to be stored again, unless another control plane has removed it meanwhile
 			if g.place != c.place || !g.until.IsZero() {
 				a.keep(c.place, c.seen)
 			}
@@ -138,15 +138,15 @@ func (a *ages) admit(
 	}
 }
 
-// keep has the age of an object kept that has been seen before. One that nobody knows of yet is still new.
+// keep stores the age of an object that was seen before. An object that has no age yet remains new.
 func (a *ages) keep(p place, seen time.Time) {
 	if was := a.unsaved[p]; was.seen.IsZero() {
 		a.unsaved[p] = unsaved{seen: seen, known: true}
 	}
 }
 
-// latest returns where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which
-// nobody knows when it went comes before all others.
+// latest returns the index of the ghost that disappeared last (ghosts are sorted, oldest first), or -1 if none fits.
+// Ghosts that disappeared at an unknown time come first.
 func latest(ghosts []ghost, fits func(ghost) bool) int {
 	at := -1
 	for i, g := range ghosts {
@@ -162,7 +162,7 @@ func (a *ages) drop(s snapshot.Key, i int) {
 		delete(a.ghosts, s)
 	}
 	if len(a.ghosts) == 0 {
-		a.ghosts = map[snapshot.Key][]ghost{} // as unsaved in save
+		a.ghosts = map[snapshot.Key][]ghost{} // see unsaved in save
 	}
 }
 
@@ -181,8 +181,7 @@ func (a *ages) forget(now time.Time, unsettled func(file string) bool) {
 	}
 }
 
-// save writes what is not kept yet, and returns the ages that are kept otherwise than they were given here. What cannot
-// be written counts all the same until it can be.
+// save stores new ages, and returns those for which another age is stored. Ages that cannot be stored count anyway.
 func (a *ages) save(ctx context.Context) (otherwise map[place]time.Time) {
 	if a.kept == nil {
 		clear(a.unsaved)
@@ -221,7 +220,7 @@ func (a *ages) save(ctx context.Context) (otherwise map[place]time.Time) {
 		a.latest = times.Later(a.latest, k.FirstSeen)
 	}
 	a.failing = false
-	a.unsaved = map[place]unsaved{} // a map that held every object once would stay as large
+	a.unsaved = map[place]unsaved{} // a map keeps the size of its largest content
 	return otherwise
 }
 

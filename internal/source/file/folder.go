@@ -34,7 +34,7 @@ type folder struct {
 	validate istioyaml.Validator
 	copies   *copies
 	files    map[string]*file
-	telling  map[string]*file // those that have findings, or close anything
+	telling  map[string]*file // files with findings, or that close something
 	ages     *ages
 	objects  *objects
 	looked   bool                       // the whole folder was scanned once
@@ -56,7 +56,7 @@ type file struct {
 var errLongPath = fmt.Errorf("its path inside the folder is longer than %d bytes, of which each that is no letter or "+
 	"digit of ASCII counts as three", state.MaxAgedFile)
 
-// newFolder makes the state of a folder of which nothing has been read. dated: its objects have ages.
+// newFolder returns the state of a folder of which nothing has been read. dated means that its objects have ages.
 func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, dated bool) *folder {
 	return &folder{
 		root: root, validate: validate, copies: c, files: map[string]*file{},
@@ -95,7 +95,7 @@ func (d *folder) unreachable(path string) bool {
 	}
 }
 
-// refreshAll looks at every file and reads those that changed, or may have.
+// refreshAll scans all files and reads those that changed or may have.
 func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time.Time) (listing, unfinished) {
 	l := scan(d.root)
 	clear(d.trouble)
@@ -134,13 +134,13 @@ func (d *folder) vanished(l listing) bool {
 	return len(d.files) > 0 && len(l.files) == 0
 }
 
-// unfinished is what is to be looked at again soon.
+// unfinished is what must be checked again soon.
 type unfinished struct {
-	files map[string]bool // in the middle of a change
-	all   bool            // the whole folder: a file is not there, and only a listing decides that it is gone
+	files map[string]bool // being changed
+	all   bool            // the whole folder: a file is missing, and only a scan decides that it is gone
 }
 
-// refresh reads the given files and merges what they say.
+// refresh reads the given files and merges their content.
 func (d *folder) refresh(ctx context.Context, paths []string, updates []update, now time.Time) unfinished {
 	slices.Sort(paths)
 	again := unfinished{files: map[string]bool{}}
@@ -150,7 +150,7 @@ func (d *folder) refresh(ctx context.Context, paths []string, updates []update, 
 			again.all = true
 			continue
 		}
-		if len(url.PathEscape(d.inside(path))) > state.MaxAgedFile { // nobody could say later who was first
+		if len(url.PathEscape(d.inside(path))) > state.MaxAgedFile { // its age could not be stored
 			err = errLongPath
 		}
 		u, settled := d.take(path, text, st, err, now)
@@ -165,7 +165,7 @@ func (d *folder) refresh(ctx context.Context, paths []string, updates []update, 
 	return again
 }
 
-// take takes in what reading a file has told. settled is false if the file seems to be in the middle of a change.
+// take processes a file that was read. settled is false if the file seems to be in the middle of a change.
 func (d *folder) take(path string, text []byte, st stamp, err error, now time.Time) (u *update, settled bool) {
 	f := d.files[path]
 	if f == nil {
@@ -234,7 +234,7 @@ func (d *folder) track(path string, f *file) {
 	}
 }
 
-// keep writes down what the file means, for a start at which part of it is still broken.
+// keep stores a copy of what the file means, for a start at which part of it is still broken.
 func (d *folder) keep(path string, f *file, text []byte) {
 	if d.copies.dir == "" {
 		return
@@ -334,10 +334,10 @@ func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) 
 	d.configure()
 }
 
-// keepAges has ages kept that are not yet. Where another control plane has seen an object first, that counts.
+// keepAges stores new ages. If another control plane has seen an object first, its age counts.
 func (d *folder) keepAges(ctx context.Context) {
 	if d.ages.failing {
-		return // a moment ago
+		return // just now
 	}
 	if otherwise := d.ages.save(ctx); len(otherwise) > 0 {
 		d.objects.redate(otherwise)
@@ -345,7 +345,7 @@ func (d *folder) keepAges(ctx context.Context) {
 	}
 }
 
-// reloadAges goes by the ages that are kept, after another control plane has removed some.
+// reloadAges applies the stored ages, after another control plane has removed some.
 func (d *folder) reloadAges(ctx context.Context, all []state.ConfigAge) {
 	kept := make(map[place]time.Time, len(all))
 	for _, k := range all {
@@ -357,7 +357,7 @@ func (d *folder) reloadAges(ctx context.Context, all []state.ConfigAge) {
 	d.configure()
 }
 
-// configure makes a new configuration if anything is different.
+// configure builds a new configuration if anything differs.
 func (d *folder) configure() {
 	closed, findings := d.closed(), d.findings()
 	if d.objects.inForce == d.config.Objects && slices.Equal(findings, d.config.Findings) &&

@@ -19,31 +19,31 @@ import (
 	"isthmus.dev/isthmus/internal/durable"
 )
 
-// syncEvery is how long new copies wait for more before they are synced together.
+// syncEvery is how long copies wait for others until they are all synced to the disk together.
 const syncEvery = time.Second
 
-// copies holds what the files last meant, in a folder of its own, so that an object that breaks while no control plane
-// runs is not lost either: what it denied stays denied. A copy is the file itself while all of it can be read.
-// Otherwise it has the objects that could be read, and those that stayed as they were.
+// copies are stored copies of what the files last meant, so that an object that becomes broken while the control plane
+// is down keeps its effect: what it denied stays denied. A copy is the file itself if all of it can be decoded;
+// otherwise the decodable objects, and those that stayed as they were.
 //
-// A copy is written before the change takes effect, so that a process that is killed loses nothing. But a change does
-// not wait until the copy would survive a power failure: run syncs new copies a moment later, and only then removes the
-// ones that they replace. Until then a file has several copies, and the newest one that is whole counts. Whoever writes
-// the configuration files does not sync them any sooner.
+// A copy is written before its change takes effect, so nothing is lost if the process is killed. No change waits for
+// the disk: run syncs the copies a moment later, and only then removes those that they replace. Until then a file may
+// have several copies, of which the newest intact one counts. The files themselves are usually not synced earlier
+// either.
 type copies struct {
 	root, dir string
 	log       *slog.Logger
-	swept     bool          // of files that went before this process
-	written   chan struct{} // has a value while some copy is not synced
+	swept     bool          // copies of files that disappeared before this process were removed
+	written   chan struct{} // receives a value when some copy is not synced
 
-	mu      sync.Mutex            // guards all below
-	newest  map[string]copyName   // by copyName.of
-	stale   map[string][]copyName // older ones that are still there, by copyName.of
-	unsafe  map[string]bool       // by copyName.of: the newest is not synced
+	mu      sync.Mutex          // guards the fields below
+	newest  map[string]copyName // by copyName.of
+	stale   map[string][]copyName
+	unsafe  map[string]bool // files whose newest copy is not synced
 	failing bool
 }
 
-// copyName identifies one copy of a file.
+// copyName identifies the file, the number and the content of a copy.
 type copyName struct {
 	of  string // hash of the file's path
 	n   uint64 // newer copies of the file have higher numbers
@@ -92,14 +92,14 @@ func openCopies(root, dir string, log *slog.Logger) *copies {
 	for of, names := range all {
 		slices.SortFunc(names, func(a, b copyName) int { return cmp.Compare(b.n, a.n) })
 		c.newest[of] = names[0]
-		if len(names) > 1 { // the last process ended before it had removed those
+		if len(names) > 1 { // the last process ended before it removed the older ones
 			c.choose(of, names)
 		}
 	}
 	return c
 }
 
-// choose picks the newest copy that is whole.
+// choose selects the newest intact copy of several.
 func (c *copies) choose(of string, names []copyName) {
 	i := max(0, slices.IndexFunc(names, func(n copyName) bool {
 		text, err := os.ReadFile(c.path(n))
@@ -109,7 +109,7 @@ func (c *copies) choose(of string, names []copyName) {
 	c.mark(of)
 }
 
-// of returns the part of a copy's name that tells the file, by its place in the folder.
+// of returns the part of a copy's name that identifies the file.
 func (c *copies) of(path string) string {
 	sum := sha256.Sum256([]byte(strings.TrimPrefix(path, c.root)))
 	return hex.EncodeToString(sum[:16])
@@ -117,7 +117,7 @@ func (c *copies) of(path string) string {
 
 func (c *copies) path(n copyName) string { return filepath.Join(c.dir, n.String()) }
 
-// keep a good text in place of the one before. A disk that is full is told once and does not hold up the change.
+// keep replaces the copy of a file. A full disk is reported once and does not delay the change.
 func (c *copies) keep(path string, text []byte) {
 	if c.dir == "" {
 		return
@@ -141,7 +141,7 @@ func (c *copies) keep(path string, text []byte) {
 	c.mark(of)
 }
 
-// mark makes run sync the newest copy of a file. The caller holds mu.
+// mark makes run process the copies of a file. The caller holds mu.
 func (c *copies) mark(of string) {
 	c.unsafe[of] = true
 	select {
@@ -150,7 +150,7 @@ func (c *copies) mark(of string) {
 	}
 }
 
-// run syncs new copies until ctx ends.
+// run syncs copies until ctx is done.
 func (c *copies) run(ctx context.Context) error {
 	for {
 		select {
@@ -166,7 +166,7 @@ func (c *copies) run(ctx context.Context) error {
 	}
 }
 
-// sync makes what was written so far survive a power failure, and removes what it replaces.
+// sync syncs what is written so far, and removes what it replaces.
 func (c *copies) sync(ctx context.Context) {
 	c.mu.Lock()
 	safe := make([]copyName, 0, len(c.unsafe))
@@ -196,7 +196,7 @@ func (c *copies) sync(ctx context.Context) {
 		if ctx.Err() == nil {
 			c.warn(err)
 		}
-		return // those that are replaced stay until another copy takes their place
+		return // replaced copies stay until another copy takes their place
 	}
 	for _, n := range safe {
 		if c.newest[n.of] == n {
@@ -230,7 +230,7 @@ func (c *copies) recall(path string) (text []byte, since time.Time) {
 	return text, info.ModTime()
 }
 
-// forget the copies of a file that is gone.
+// forget removes the copies of a file that is gone.
 func (c *copies) forget(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,7 +266,7 @@ func (c *copies) drop(of string) {
 	}
 }
 
-// remove copies. The caller holds mu.
+// remove deletes copies. The caller holds mu.
 func (c *copies) remove(names ...copyName) {
 	for _, n := range names {
 		if err := os.Remove(c.path(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -275,7 +275,7 @@ func (c *copies) remove(names ...copyName) {
 	}
 }
 
-// warn must be called with mu held, or before anybody else has the copies.
+// warn must be called with mu held, or before the copies are shared.
 func (c *copies) warn(err error) {
 	if !c.failing {
 		c.log.Warn("last good configuration not kept for the next start", "folder", c.dir, "error", err)

@@ -86,7 +86,7 @@ func (o *objects) apply(updates []update, now time.Time, unsettled func(file str
 	o.settle(touched)
 }
 
-// redate gives objects the ages that are kept of them.
+// redate sets the stored ages of objects.
 func (o *objects) redate(kept map[place]time.Time) {
 	touched := map[snapshot.Key]claim{}
 	for p, seen := range kept {
@@ -104,7 +104,7 @@ func (o *objects) redate(kept map[place]time.Time) {
 	o.settle(touched)
 }
 
-// compare returns the ages of objects that are kept otherwise than they are here, and has those kept that are not.
+// compare returns the objects whose stored age differs, and stores those that have none.
 func (o *objects) compare(kept map[place]time.Time) (otherwise map[place]time.Time) {
 	otherwise = map[place]time.Time{}
 	for _, claims := range o.claims {
@@ -121,7 +121,7 @@ func (o *objects) compare(kept map[place]time.Time) (otherwise map[place]time.Ti
 	return otherwise
 }
 
-// settle puts into force what holds each slot now. touched says who held it before.
+// settle applies the claims that now hold each slot. touched maps slots to their previous holders.
 func (o *objects) settle(touched map[snapshot.Key]claim) {
 	var change snapshot.Change
 	for s, was := range touched {
@@ -181,7 +181,7 @@ func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Tim
 	}
 }
 
-// admit gives a slot's new claims their ages.
+// admit assigns ages to a slot's new claims.
 func (o *objects) admit(s snapshot.Key, now, change time.Time, unsettled func(file string) bool) {
 	claims := o.claims[s]
 	var fresh []*claim
@@ -195,7 +195,7 @@ func (o *objects) admit(s snapshot.Key, now, change time.Time, unsettled func(fi
 	}
 }
 
-// order brings a slot's claims into the order of their ages.
+// order sorts a slot's claims by age.
 func (o *objects) order(s snapshot.Key) {
 	claims := o.claims[s]
 	slices.SortStableFunc(claims, func(a, b claim) int { return a.seen.Compare(b.seen) })

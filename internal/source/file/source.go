@@ -91,7 +91,7 @@ func (s *Source) Load(ctx context.Context) *snapshot.Config {
 	return s.folder.config
 }
 
-// ReloadAges goes by the ages that are kept now: another control plane may have removed some.
+// ReloadAges applies the stored ages again, since another control plane may have removed some.
 func (s *Source) ReloadAges(ctx context.Context) error {
 	began := time.Now()
 	all, err := s.cfg.Ages.ConfigAges(ctx)

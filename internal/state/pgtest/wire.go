@@ -14,18 +14,18 @@ import (
 	"isthmus.dev/isthmus/internal/state/postgres"
 )
 
-// Wire leads to a database, and can be cut.
+// Wire is a proxy to a database that can interrupt connections.
 type Wire struct {
 	dir, server string
-	forward     atomic.Bool // of CutAtCommit
-	cut         atomic.Bool // likewise
+	forward     atomic.Bool // see CutAtCommit
+	cut         atomic.Bool // see CutAtCommit
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards the fields below
 	severed bool
-	conns   map[net.Conn]*atomic.Bool // whether what is sent on it is swallowed
+	conns   map[net.Conn]*atomic.Bool // whether its input is dropped
 }
 
-// NewWire leads to a database; cfg is made to go by it.
+// NewWire starts a proxy to a database and makes cfg use it.
 func NewWire(t testing.TB, cfg *postgres.Config) *Wire {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "isthmus-wire-")
@@ -75,7 +75,7 @@ func (w *Wire) join(client net.Conn) {
 	}()
 }
 
-// Sever ends all connections, and lets none be made until Mend.
+// Sever closes all connections, and refuses new ones until Mend.
 func (w *Wire) Sever() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,14 +85,14 @@ func (w *Wire) Sever() {
 	}
 }
 
-// Mend ends Sever.
+// Mend undoes Sever.
 func (w *Wire) Mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.severed = false
 }
 
-// Silence swallows what is sent on the connections that there are.
+// Silence drops what is sent on the present connections.
 func (w *Wire) Silence() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -101,16 +101,17 @@ func (w *Wire) Silence() {
 	}
 }
 
-// CutAtCommit ends the next connection on which a transaction is committed, before the server hears of that, or after.
+// CutAtCommit closes the next connection that commits a transaction: after the server has received the commit if heard,
+// else before.
 func (w *Wire) CutAtCommit(heard bool) {
 	w.forward.Store(heard)
 	w.cut.Store(true)
 }
 
-// Cut reports whether CutAtCommit has had its effect.
+// Cut reports whether CutAtCommit has taken effect.
 func (w *Wire) Cut() bool { return !w.cut.Load() }
 
-// pass passes what a client says on, up to the commit at which the connection is to be cut.
+// pass forwards what a client sends, up to the commit at which the connection is to be closed.
 func (w *Wire) pass(client, up net.Conn, silent *atomic.Bool) {
 	defer func() {
 		client.Close()
@@ -133,7 +134,7 @@ func (w *Wire) pass(client, up net.Conn, silent *atomic.Bool) {
 			if w.forward.Load() {
 				_, _ = up.Write(buf[:n])
 			}
-			time.AfterFunc(50*time.Millisecond, func() { up.Close() }) // the server reads what it was sent
+			time.AfterFunc(50*time.Millisecond, func() { up.Close() }) // the server processes what it has received
 			return
 		}
 		if _, err := up.Write(buf[:n]); err != nil {

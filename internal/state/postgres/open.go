@@ -70,9 +70,9 @@ func (e *engine) pool(conn *pgx.ConnConfig, n int) *sql.DB {
 	return p
 }
 
-// pinDurability sets synchronous_commit in a session: what the session itself has set holds whatever the server's, the
-// database's or the role's setting becomes. It is what those say now, or "on" where they say "off", with which a server
-// that crashes forgets what it acknowledged.
+// pinDurability sets synchronous_commit for the session, which overrides later changes of the server's, database's or
+// role's setting. It keeps the current setting unless that is "off", with which a crashing server loses acknowledged
+// writes.
 func pinDurability(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, "SELECT set_config('synchronous_commit', replace(current_setting('synchronous_commit'), "+
 		"'off', 'on'), false)")

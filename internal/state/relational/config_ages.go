@@ -28,7 +28,7 @@ func scanConfigAge(s scanner) (state.ConfigAge, error) {
 	return a, nil
 }
 
-// KeepConfigAges writes ages and removes others, and returns what is kept of those that it was to write.
+// KeepConfigAges implements state.Store.
 func (d *DB) KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []state.ConfigAge, err error) {
 	err = d.inTx(ctx, "keep the age of configuration", func(ctx context.Context, t *tx) error {
 		if err := t.eachAge(ctx, "delete-config-ages", c.Gone); err != nil {
@@ -52,7 +52,7 @@ func (d *DB) KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []stat
 	return kept, err
 }
 
-// younger returns objects that are new, all as much later as it takes for them to be younger than any that is kept.
+// younger returns the new objects with their times shifted so that they are younger than any stored one.
 func (t *tx) younger(ctx context.Context, fresh []state.ConfigAge) ([]state.ConfigAge, error) {
 	if len(fresh) == 0 {
 		return nil, nil
@@ -70,7 +70,7 @@ func (t *tx) younger(ctx context.Context, fresh []state.ConfigAge) ([]state.Conf
 	return out, nil
 }
 
-// eachAge runs a statement for some ages.
+// eachAge runs a statement with a list of ages.
 func (t *tx) eachAge(ctx context.Context, name string, ages []state.ConfigAge) error {
 	if len(ages) == 0 {
 		return nil

@@ -17,20 +17,21 @@ type use struct {
 	statement    string // marks it as used if it may be
 }
 
-// secret is what can be used once, as it is kept.
+// secret is the stored form of something that can be used once.
 type secret struct {
 	hash            [32]byte
 	usedAt, expires time.Time
 }
 
-// useOnce decides one attempt by whoever shows a hash. look reads what is kept, and again to say why it was refused.
+// useOnce decides an attempt by a caller that shows a hash. look reads what is stored, and reads it again to find the
+// reason of a refusal.
 func (d *DB) useOnce(ctx context.Context, u use, hash [32]byte, look func() (secret, error)) error {
 	kept, err := look()
 	switch {
 	case errors.Is(err, errCancelled):
 		return d.refuse(ctx, u, "cancelled", state.ErrNotFound)
 	case errors.Is(err, state.ErrNotFound):
-		u.id = "" // what strangers invent is counted, not kept
+		u.id = "" // values invented by strangers are counted, not stored
 		return d.refuse(ctx, u, "unknown", state.ErrNotFound)
 	case err != nil:
 		return err
@@ -45,7 +46,7 @@ func (d *DB) useOnce(ctx context.Context, u use, hash [32]byte, look func() (sec
 	switch {
 	case err != nil:
 		return err
-	case !kept.usedAt.IsZero() && !kept.usedAt.Equal(kept.expires): // of one that ended both are the same
+	case !kept.usedAt.IsZero() && !kept.usedAt.Equal(kept.expires): // an expired one has both times equal
 		return d.refuse(ctx, u, "used already",
 			fmt.Errorf("%w at %s", state.ErrUsed, kept.usedAt.Format(time.RFC3339)))
 	default:

@@ -15,9 +15,9 @@ import (
 const (
 	// maxTogether limits the writes in one transaction.
 	maxTogether = 512
-	// patience is how long a database may be away before changes fail, and leastPatience how long each is tried after
-	// that: not to wait for it would take one lost connection for a lost database. readPatience is how long what only
-	// reads is tried, and retryPause how long either rests.
+	// patience is how long the database may be unavailable before changes fail. leastPatience is how long each change
+	// is tried after that; otherwise a single lost connection would count as a lost database. readPatience is how long
+	// a read is tried. retryPause is the pause between retries.
 	patience      = 10 * time.Second
 	leastPatience = 500 * time.Millisecond
 	readPatience  = time.Second
@@ -40,8 +40,8 @@ type writer struct {
 	writes  chan *write   // unbuffered: a received write is always answered
 	stopped sync.Once     // closes closing
 	closing chan struct{} // closed by stop
-	ended   chan struct{} // closed when nothing is written any more
-	away    time.Time     // since when the database is; zero: it is there. Of the goroutine.
+	ended   chan struct{} // closed when the writer has ended
+	away    time.Time     // since when the database is unavailable; zero: it is not
 }
 
 func (d *DB) startWriter() {
@@ -138,7 +138,7 @@ func (d *DB) persist(ctx context.Context, writes []*write) error {
 	}
 }
 
-// note takes in whether the database is away.
+// note records whether the database is available.
 func (w *writer) note(away bool, now time.Time) {
 	switch {
 	case !away:
@@ -148,8 +148,8 @@ func (w *writer) note(away bool, now time.Time) {
 	}
 }
 
-// patientUntil returns how long a change that begins now is tried. Who waits behind others is not to wait for each of
-// them while the database is away.
+// patientUntil returns until when a change that starts now is tried. Queued changes do not each wait for the full time
+// while the database is unavailable.
 func (w *writer) patientUntil(now time.Time) time.Time {
 	if w.away.IsZero() {
 		return now.Add(patience)
@@ -161,7 +161,7 @@ func (w *writer) patientUntil(now time.Time) time.Time {
 	return until
 }
 
-// errRefused says that a write was refused, and nothing else is wrong with the transaction.
+// errRefused means that a write was refused and the transaction is otherwise intact.
 var errRefused = errors.New("a change was refused")
 
 // attempt executes writes in one transaction. With apart, each can fail alone; without, which is faster, it assumes

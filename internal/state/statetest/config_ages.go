@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// age returns that of a Service in a file, in microseconds since 1970.
+// age returns the age of a Service in a file, in microseconds since 1970.
 func age(name, file string, micro int64) state.ConfigAge {
 	return state.ConfigAge{
 		Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: name}, File: file,
@@ -44,21 +44,22 @@ func configAges(t *testing.T, s state.Store) {
 	first, second, odd := age("a", "a.yaml", 7), age("a", "sub/b.yaml", 9), age("a", "\xff%2f\n'.yaml", 11)
 	keep(state.AgeChange{New: ages{odd, second, first}}, ages{first, second, odd})
 	all(first, second, odd)
-	// whoever comes later, with an earlier time or a later one
+	// a later writer, with an earlier or later time
 	keep(state.AgeChange{New: ages{age("a", "a.yaml", 12), age("a", "sub/b.yaml", 5)}}, ages{first, second})
 	keep(state.AgeChange{Known: ages{age("a", "a.yaml", 6)}}, ages{first})
 	all(first, second, odd)
-	// by a clock that is behind: as far apart as they were, and of one time where they were
+	// by a clock that is behind: differences and equality of times are kept
 	keep(state.AgeChange{New: ages{age("b", "b.yaml", 3), age("c", "b.yaml", 3), age("d", "b.yaml", 5)}},
 		ages{age("b", "b.yaml", 12), age("c", "b.yaml", 12), age("d", "b.yaml", 14)})
-	// by one that is ahead, and a file that was moved
+	// by a clock that is ahead, and a file that was moved
 	ahead, moved := age("e", "e.yaml", 90), age("a", "moved.yaml", 7)
 	keep(state.AgeChange{New: ages{ahead}, Known: ages{moved}, Gone: ages{first, odd}}, ages{moved, ahead})
 	all(moved, second, age("b", "b.yaml", 12), age("c", "b.yaml", 12), age("d", "b.yaml", 14), ahead)
 	keep(state.AgeChange{}, nil)
 }
 
-// agesOfTwo: each sees the files in another order, with a clock of its own. What each is told is one order.
+// agesOfTwo tests that two control planes that see the files in different orders, with different clocks, get the same
+// order.
 func agesOfTwo(t *testing.T, a, b state.Store) {
 	ctx := t.Context()
 	const n = 20
@@ -87,7 +88,7 @@ func agesOfTwo(t *testing.T, a, b state.Store) {
 	for _, at := range told[0] {
 		seen[at] = true
 	}
-	same(t, len(seen), n) // no two are of one time
+	same(t, len(seen), n) // no two have the same time
 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory is a file system in memory, where there is one.
+// memory is an in-memory file system, if there is one.
 const memory = "/dev/shm"
 
-// Dir returns a folder for state files that goes with the test, in memory where there is a file system for that: a busy
-// disk makes every write slow.
+// Dir returns a folder for state files that is removed with the test. It is in memory if possible, since a busy disk
+// makes every write slow.
 func Dir(t testing.TB) string {
 	t.Helper()
 	sweepOnce()
@@ -35,7 +35,7 @@ func Dir(t testing.TB) string {
 
 var sweepOnce = sync.OnceFunc(func() { sweep(memory, time.Now()) })
 
-// sweep removes the folders whose tests were killed: nobody holds their locks. tools/scratch.sh does the same.
+// sweep removes the folders of killed tests, whose locks nobody holds. tools/scratch.sh does the same.
 func sweep(base string, now time.Time) {
 	dirs, _ := filepath.Glob(filepath.Join(base, "isthmus-tests-*"))
 	for _, dir := range dirs {
@@ -50,7 +50,7 @@ func sweep(base string, now time.Time) {
 	}
 }
 
-// lock holds a folder as long as this process lives, or until unlock.
+// lock locks a folder for the life of this process, or until unlock.
 func lock(dir string, how int) (unlock func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
