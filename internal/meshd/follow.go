@@ -3,6 +3,7 @@ package meshd
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"isthmus.dev/isthmus/internal/state"
@@ -10,6 +11,39 @@ import (
 
 // followRetry is the pause before a failed update from the state is retried.
 const followRetry = time.Second
+
+// follower says how what is written under some topics of the state takes effect here.
+type follower struct {
+	topics []state.Topic
+	// own: this is done for what this process wrote too, since it reads that from the state alone.
+	own bool
+	// one reads what was written under one key. Nil: only all can be read.
+	one func(d *Daemon, ctx context.Context, key string) error
+	// all reads everything under the topics.
+	all func(*Daemon, context.Context) error
+}
+
+// followers cover every topic, in the order in which they are read when everything must be.
+var followers = []follower{
+	{topics: []state.Topic{state.Nodes}, one: (*Daemon).readNode, all: (*Daemon).readNodes},
+	{topics: []state.Topic{state.Peers, state.Invitations}, own: true, all: (*Daemon).readPeers},
+	{topics: []state.Topic{state.Agents}, one: (*Daemon).readAgent, all: (*Daemon).readAgents},
+	{topics: []state.Topic{state.Admins}, all: (*Daemon).readAdmins},
+	{topics: []state.Topic{state.Authority}, own: true, all: (*Daemon).readAuthority},
+	{topics: []state.Topic{state.Addresses}, all: (*Daemon).readAddresses},
+	{topics: []state.Topic{state.Quarantined}, all: (*Daemon).readQuarantined},
+	{topics: []state.Topic{state.Ages}, all: (*Daemon).readAges},
+}
+
+// followerOf returns the follower of a topic, or nil for state.Everything.
+func followerOf(topic state.Topic) *follower {
+	for i, f := range followers {
+		if slices.Contains(f.topics, topic) {
+			return &followers[i]
+		}
+	}
+	return nil
+}
 
 // followState applies what this and other control planes write to the state, until ctx is done. It retries what fails,
 // so that a stored revocation always takes effect.
@@ -25,7 +59,7 @@ func (d *Daemon) followState(ctx context.Context) error {
 			return nil
 		case changes := <-d.changes:
 			for _, c := range changes {
-				waiting[asOne(c)] = true
+				waiting[folded(c)] = true
 			}
 		case <-d.expired:
 			waiting[state.Change{Topic: state.Peers}] = true
@@ -35,8 +69,7 @@ func (d *Daemon) followState(ctx context.Context) error {
 			if err := d.applyChange(ctx, c); err != nil {
 				if ctx.Err() == nil {
 					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key",
-						c.Key,
-						"error", err, "again", followRetry)
+						c.Key, "error", err, "again", followRetry)
 				}
 				continue
 			}
@@ -45,15 +78,13 @@ func (d *Daemon) followState(ctx context.Context) error {
 	}
 }
 
-// asOne maps changes that one read covers to a single change.
-func asOne(c state.Change) state.Change {
-	switch c.Topic {
-	case state.Peers, state.Invitations:
-		return state.Change{Topic: state.Peers}
-	case state.Authority:
-		return state.Change{Topic: state.Authority}
+// folded returns a change that stands for all those that are applied by reading the same.
+func folded(c state.Change) state.Change {
+	f := followerOf(c.Topic)
+	if f == nil || f.one != nil {
+		return c
 	}
-	return c
+	return state.Change{Topic: f.topics[0], Here: c.Here && !f.own}
 }
 
 // reread requests that peers and invitations be read again. It never blocks.
@@ -66,39 +97,35 @@ func (d *Daemon) reread() {
 
 // applyChange applies one change. This control plane already knows its own writes, except for what snapshots contain.
 func (d *Daemon) applyChange(ctx context.Context, c state.Change) error {
+	f := followerOf(c.Topic)
 	switch {
-	case c.Topic == state.Peers:
-		return d.store.Reload(ctx)
-	case c.Topic == state.Authority:
-		return d.applyAuthority(ctx)
+	case f == nil:
+		return d.readEverything(ctx)
 	case c.Here && c.Topic == state.Nodes:
 		d.store.Written()
-	case c.Here:
-	case c.Topic == state.Nodes:
-		return d.applyNode(ctx, c.Key)
-	case c.Topic == state.Agents:
-		return d.agents.Reload(ctx, c.Key)
-	case c.Topic == state.Admins:
-		return d.applyAdmins(ctx)
-	case c.Topic == state.Addresses:
-		return d.store.ReloadAddresses(ctx)
-	case c.Topic == state.Quarantined:
-		return d.containment.Reload(ctx)
-	case c.Topic == state.Ages:
-		return d.source.ReloadAges(ctx)
-	case c.Topic == state.Everything:
-		if err := d.store.ReloadNodes(ctx); err != nil {
-			return err // while nothing can be read, what was valid stays valid
-		}
-		d.standing.ForgetAll()
-		return errors.Join(d.store.Reload(ctx), d.agents.ReloadAll(ctx), d.applyAdmins(ctx), d.applyAuthority(ctx),
-			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx), d.source.ReloadAges(ctx))
+		return nil
+	case c.Here && !f.own:
+		return nil
+	case f.one != nil && c.Key != "":
+		return f.one(d, ctx, c.Key)
 	}
-	return nil
+	return f.all(d, ctx)
 }
 
-// applyNode applies that a node has joined, registered or was revoked.
-func (d *Daemon) applyNode(ctx context.Context, name string) error {
+// readEverything stops at nodes that cannot be read: what was valid stays valid while the state is away.
+func (d *Daemon) readEverything(ctx context.Context) error {
+	if err := followers[0].all(d, ctx); err != nil {
+		return err
+	}
+	var failed []error
+	for _, f := range followers[1:] {
+		failed = append(failed, f.all(d, ctx))
+	}
+	return errors.Join(failed...)
+}
+
+// readNode reads that a node has joined, registered or was revoked.
+func (d *Daemon) readNode(ctx context.Context, name string) error {
 	d.standing.Forget(name)
 	err := d.store.ReloadNode(ctx, name)
 	d.door.RecheckNode(ctx, name)
@@ -108,16 +135,37 @@ func (d *Daemon) applyNode(ctx context.Context, name string) error {
 	return err
 }
 
-func (d *Daemon) applyAdmins(ctx context.Context) error {
+func (d *Daemon) readNodes(ctx context.Context) error {
+	if err := d.store.ReloadNodes(ctx); err != nil {
+		return err
+	}
+	d.standing.ForgetAll()
+	d.door.Recheck(ctx)
+	return nil
+}
+
+func (d *Daemon) readPeers(ctx context.Context) error { return d.store.Reload(ctx) }
+
+func (d *Daemon) readAgent(ctx context.Context, node string) error { return d.agents.Reload(ctx, node) }
+
+func (d *Daemon) readAgents(ctx context.Context) error { return d.agents.ReloadAll(ctx) }
+
+func (d *Daemon) readAdmins(ctx context.Context) error {
 	d.standing.ForgetAll() // changes are few and rare
 	err := d.agents.ReloadAdmins(ctx)
 	d.door.Recheck(ctx)
 	return err
 }
 
-func (d *Daemon) applyAuthority(ctx context.Context) error {
+func (d *Daemon) readAuthority(ctx context.Context) error {
 	err := d.authority.Reload(ctx)
 	d.store.ReloadRoots()
 	d.door.Recheck(ctx) // the old root may be withdrawn
 	return err
 }
+
+func (d *Daemon) readAddresses(ctx context.Context) error { return d.store.ReloadAddresses(ctx) }
+
+func (d *Daemon) readQuarantined(ctx context.Context) error { return d.containment.Reload(ctx) }
+
+func (d *Daemon) readAges(ctx context.Context) error { return d.source.ReloadAges(ctx) }

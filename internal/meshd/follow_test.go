@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,44 @@ import (
 	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/store"
 )
+
+// Whatever can be written to the state takes effect, in one way.
+func TestEveryTopicIsFollowed(t *testing.T) {
+	t.Parallel()
+	for _, topic := range state.Topics {
+		n := 0
+		for _, f := range followers {
+			if f.all != nil && slices.Contains(f.topics, topic) {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d followers read what is written under %q, want 1", n, topic)
+		}
+	}
+	if followerOf(state.Everything) != nil {
+		t.Error("one follower is taken for all")
+	}
+}
+
+// Changes that are applied by reading the same are applied once; who is told of its own is told of others' too.
+func TestChangesAreFolded(t *testing.T) {
+	t.Parallel()
+	for c, want := range map[state.Change]state.Change{
+		{}:                               {},
+		{Topic: "nodes", Key: "a"}:       {Topic: "nodes", Key: "a"},
+		{Topic: "agents", Key: "a"}:      {Topic: "agents", Key: "a"},
+		{Topic: "peers", Key: "a"}:       {Topic: "peers"},
+		{Topic: "invitations"}:           {Topic: "peers"},
+		{Topic: "authority", Here: true}: {Topic: "authority"},
+		{Topic: "admins", Key: "a"}:      {Topic: "admins"},
+		{Topic: "addresses", Here: true}: {Topic: "addresses", Here: true},
+	} {
+		if got := folded(c); got != want {
+			t.Errorf("%+v: %+v, want %+v", c, got, want)
+		}
+	}
+}
 
 // Where it is not known what was written, everything is read again. A state that is away makes nobody a stranger
 // meanwhile: a node that cannot be judged could not be shut out either.

@@ -18,6 +18,9 @@ const (
 	Ages        Topic = "ages" // of objects: some are not kept any more
 )
 
+// Topics are all but Everything.
+var Topics = []Topic{Nodes, Agents, Peers, Invitations, Admins, Addresses, Authority, Quarantined, Ages}
+
 // Change says that something was written, not what; interested parties read it.
 type Change struct {
 	Topic Topic

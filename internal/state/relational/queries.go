@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,7 +51,9 @@ func queries(dir fs.FS) ([]query, error) {
 			statement, _, _ := strings.Cut(text[h[1]:end], ";\n")
 			q := query{name: text[h[4]:h[5]], text: statement, writes: text[h[2]:h[3]] == "write"}
 			if h[6] >= 0 {
-				q.changes = state.Topic(text[h[6]:h[7]])
+				if q.changes = state.Topic(text[h[6]:h[7]]); !slices.Contains(state.Topics, q.changes) {
+					return nil, fmt.Errorf("statement %s changes %q, which is no topic", q.name, q.changes)
+				}
 			}
 			if h[8] >= 0 {
 				if q.key, err = strconv.Atoi(text[h[8]:h[9]]); err != nil {
