@@ -30,7 +30,7 @@ import (
 // difference, and that nobody writes to it.
 func TestNextIsMesh(t *testing.T) {
 	reused, endpoints, crossing := 0, 0, 0
-	kinds := map[string]bool{}
+	kinds, varied := map[string]bool{}, map[string]bool{}
 	for seed := range uint64(40) {
 		w := newWorld(t, seed)
 		var last *Compiled
@@ -47,6 +47,12 @@ func TestNextIsMesh(t *testing.T) {
 					difference(reflect.ValueOf(mesh), reflect.ValueOf(next.Mesh), "mesh"))
 			}
 			if last != nil {
+				before, now := reflect.ValueOf(*last.Snapshot), reflect.ValueOf(*snap)
+				for i := range now.NumField() {
+					if !reflect.DeepEqual(before.Field(i).Interface(), now.Field(i).Interface()) {
+						varied[now.Type().Field(i).Name] = true
+					}
+				}
 				again, findings := Mesh(last.Snapshot)
 				if !reflect.DeepEqual(again, last.Mesh) ||
 					!reflect.DeepEqual(inOrder(findings), inOrder(last.Findings)) {
@@ -73,6 +79,14 @@ func TestNextIsMesh(t *testing.T) {
 	for _, k := range kind.All {
 		if !kinds[k.Name] {
 			t.Errorf("the world of this test has no %s: let world.change put one, and take it away", k.Name)
+		}
+	}
+	for _, name := range []string{"Reports", "Contained"} { // only findings come of them, and not in Next
+		varied[name] = true
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[snapshot.Snapshot]()) {
+		if !varied[f.Name] {
+			t.Errorf("Snapshot.%s is always the same in this test: let world.change change it", f.Name)
 		}
 	}
 	if reused < 5000 || endpoints < 80 || crossing < 200 {
@@ -230,6 +244,11 @@ type world struct {
 	silent   []snapshot.SilentNode
 	written  map[string]*corev1.Namespace
 
+	around  snapshot.Snapshot // what is neither configured nor registered
+	reached netip.Addr        // by gateways' agents
+	builtin string            // of all agents
+	last    *snapshot.Snapshot
+
 	closed  []snapshot.Closed
 	origins map[snapshot.Key]snapshot.Origin
 	objects *snapshot.Objects
@@ -262,6 +281,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
 		imports: map[string]*v1alpha1.FederatedImport{}, exports: map[string]*v1alpha1.FederatedExport{},
 		peers: map[string]snapshot.PeerState{}, meshes: map[string]*v1alpha1.MeshPeer{},
+		around: snapshot.Snapshot{Time: worldTime, Roots: []byte("roots")},
 	}
 	if worldRoots == nil {
 		for range worldPeers {
@@ -382,7 +402,9 @@ func (w *world) addressOf(key string) string {
 func (w *world) change() string {
 	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
 	key := ns + name
-	switch what := w.rand.IntN(28); what {
+	switch what := w.rand.IntN(31); what {
+	case 28, 29, 30:
+		return w.changeAround()
 	case 26:
 		w.sidecar(ns, name)
 		return "sidecar " + key
@@ -563,6 +585,51 @@ func (w *world) changeMesh(what int, ns, name string) string {
 	return "namespaces"
 }
 
+// changeAround changes what is not configured and that no workload's agent says.
+func (w *world) changeAround() string {
+	some := w.rand.IntN(2) == 0
+	switch w.rand.IntN(8) {
+	case 0:
+		w.around.Invites = nil
+		if some {
+			w.around.Invites = []snapshot.Invite{{ID: "i", Peer: w.pick(worldPeers)}}
+		}
+		return "invitations"
+	case 1:
+		w.around.Bootstraps = nil
+		if some {
+			w.around.Bootstraps = []snapshot.Bootstrap{{ID: "b", Address: "192.0.2.9:15443"}}
+		}
+		return "acceptances"
+	case 2:
+		w.around.PeeringAddresses = nil
+		if some {
+			w.around.PeeringAddresses = []netip.AddrPort{netip.MustParseAddrPort("10.9.1.1:15012")}
+		}
+		return "where the control plane is"
+	case 3:
+		w.around.PeeringPort = uint16(w.rand.IntN(2)) * 15012
+		return "the port of the control plane"
+	case 4:
+		w.around.SilentGateways = nil
+		if some {
+			w.around.SilentGateways = []string{"z0"}
+		}
+		return "silent gateways"
+	case 5:
+		w.around.Roots = []byte(w.pick([]string{"roots", "other roots"}))
+		return "roots"
+	case 6:
+		w.around.Time = worldTime.Add(time.Duration(w.rand.IntN(3)) * 30 * time.Hour)
+		return "the time"
+	}
+	w.reached, w.builtin = netip.Addr{}, w.pick([]string{"1", "2"})
+	if some {
+		w.reached = netip.MustParseAddr("10.9.1.2")
+	}
+	return "agents"
+}
+
 // origin says where an object is written: a file a namespace. Half of them came one after the other, the other half
 // together.
 func (w *world) origin(k snapshot.Key) snapshot.Origin {
@@ -607,22 +674,30 @@ func put[T metav1.Object](w *world, change *snapshot.Change, objects map[string]
 	}
 }
 
+// snapshot shares with the last one what did not change, as those of the store do.
 func (w *world) snapshot() *snapshot.Snapshot {
 	reg := &snapshot.Registry{}
 	for _, ns := range worldNamespaces {
-		reg.Nodes = append(reg.Nodes, snapshot.Node{Name: "n" + ns, Role: snapshot.RoleNode})
+		reg.Nodes = append(reg.Nodes, snapshot.Node{Name: "n" + ns, Role: snapshot.RoleNode, Builtin: w.builtin})
 	}
 	for n := range w.gateways {
 		reg.Nodes = append(reg.Nodes, snapshot.Node{
-			Name: fmt.Sprint("z", n), Role: snapshot.RoleGateway,
-			Gateway: worldGateways[n],
+			Name: fmt.Sprint("z", n), Role: snapshot.RoleGateway, Gateway: worldGateways[n], Reached: w.reached,
+			Builtin: w.builtin,
 		})
 	}
 	for _, k := range slices.Sorted(maps.Keys(w.wl)) {
 		reg.Workloads = append(reg.Workloads, w.wl[k])
 	}
-	return &snapshot.Snapshot{
-		Time: worldTime, Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: w.config(),
-		Peers: maps.Clone(w.peers), SilentNodes: w.silent,
+	snap := w.around
+	snap.VIPs, snap.Registry, snap.Config = maps.Clone(w.vips), reg, w.config()
+	snap.Peers, snap.SilentNodes = maps.Clone(w.peers), w.silent
+	if w.last != nil && reflect.DeepEqual(w.last.Registry, reg) {
+		snap.Registry = w.last.Registry
 	}
+	if w.last != nil && maps.Equal(w.last.VIPs, snap.VIPs) {
+		snap.VIPs = w.last.VIPs
+	}
+	w.last = &snap
+	return &snap
 }
