@@ -31,7 +31,7 @@ const (
 	maxHeaders    = 16 << 10
 	maxStreams    = 256      // one for each Envoy of a host, and a few more
 	streamWindow  = 64 << 10 // what a call may send before it is read; a long message that is expected gets more
-	readBuffer    = 4 << 10  // per connection; what agents and Envoys send is small
+	readBuffer    = 0        // TLS has what it has read in a buffer of its own
 	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second

@@ -111,6 +111,7 @@ type shop struct {
 	nodes  map[string][]member
 	marker int
 	heap   int                         // MiB, at which Envoys shed load; 0 is the default
+	agents string                      // the program that agents are; default isthmus as it is built
 	stolen map[string]*tls.Certificate // by caller
 	// database is shared by the control planes "control" and "second"; nil: there is one, with a file of its own.
 	database *postgres.Config
@@ -291,7 +292,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 		"health": map[string]any{"address": "off"},
 	})
 	p, err := s.lab.Start(lab.Command{
-		Name: name, Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
+		Name: name, Namespace: s.netns("host"), Path: cmp.Or(s.agents, filepath.Join(binaries, "isthmus")),
 		Args: []string{"node", "--config", path},
 	})
 	need(t, err)
