@@ -99,7 +99,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"√  configuration, per proxy                         ≤ 24 KB   10 KB",
+		"×  configuration, per proxy                         ≤ 8 KB    10 KB",
 		"×  all connect: until the last is in sync           ≤ 2 s     2.5 s",
 		"√  endpoint changed: p99 from the file write        ≤ 50 ms   7 ms",
 		"×  service added: sent to proxies not concerned     0 bytes   12 bytes",

@@ -113,9 +113,9 @@ type aims struct {
 // 1000 should.
 func aimsFor(p genmesh.Plan) aims {
 	if p.Services > 1000 || p.Proxies > 200 {
-		return aims{bytesPerProxy: 24000, rssMB: 1024, endpointP99MS: 100}
+		return aims{bytesPerProxy: 8000, rssMB: 1024, endpointP99MS: 100}
 	}
-	return aims{bytesPerProxy: 24000, syncS: 2, cpuS: 1.5, rssMB: 200, endpointP99MS: 50}
+	return aims{bytesPerProxy: 8000, syncS: 2, cpuS: 1.5, rssMB: 200, endpointP99MS: 50}
 }
 
 // print writes the table for people and the line for programs.
