@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -147,6 +148,7 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 		Log:      slog.New(slog.NewTextHandler(m.logs, nil)), MinRefresh: 50 * time.Millisecond,
 		MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
 	}
+	alone(&c)
 	m.refusals = &door.Refusals{Events: db, Log: c.Log}
 	c.Door = m.door(door.Table(Methods))
 	for _, o := range options {
@@ -159,6 +161,45 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	m.serveGateway()
 	return m
 }
+
+// alone sets what the rest of a control plane does for this part, as if there were nothing else of it.
+func alone(c *Config) {
+	c.FromGateway = func(context.Context, door.Caller) error { return nil }
+	c.Block, c.Unblock, c.Changed = func(string, bool) {}, func(string) {}, func() {}
+	c.InForce = func(string) bool { return true }
+	c.Export = func(string, string) (exported, ready bool) { return false, false }
+	c.InEffect = func(_ string, written []snapshot.OfferedService) []snapshot.OfferedService { return written }
+	c.Unready = func(string) []snapshot.OfferedName { return nil }
+	c.Leading = func() (Store, bool) { return c.Store, true }
+	c.LeadersHealth = func(string) (Health, bool) { return Health{}, false }
+}
+
+// What a control plane forgets to wire is said at its start: a check or a revocation without effect would be silent.
+func TestEverythingIsWired(t *testing.T) {
+	c := Config{
+		TrustDomain: domain(t, "retail.example"), Name: "retail", Store: unwrittenStore{}, Door: door.New(door.Config{}),
+		Snapshot: func() *snapshot.Snapshot { return nil }, Gateways: func() []Gateway { return nil },
+		Identity: func() (*tls.Certificate, error) { return nil, nil }, Log: slog.New(slog.DiscardHandler),
+	}
+	alone(&c)
+	if _, err := New(c); err != nil {
+		t.Fatal(err)
+	}
+	for i := range reflect.TypeFor[Config]().NumField() {
+		less := c
+		field, value := reflect.TypeFor[Config]().Field(i), reflect.ValueOf(&less).Elem().Field(i)
+		switch field.Type.Kind() {
+		case reflect.Func, reflect.Pointer, reflect.Interface:
+			value.SetZero()
+			if _, err := New(less); (err == nil) != (field.Name == "Now") {
+				t.Errorf("without %s: %v", field.Name, err)
+			}
+		}
+	}
+}
+
+// unwrittenStore is a store that nobody asks.
+type unwrittenStore struct{ Store }
 
 func (m *mesh) certificate(id string) tls.Certificate {
 	chain, key := m.root.issue(m.t, id)

@@ -44,35 +44,32 @@ type Config struct {
 	// Gateways returns this mesh's gateways in a stable order.
 	Gateways func() []Gateway
 	// FromGateway returns an error if a connection to the peering port is not from a gateway that this mesh trusts now.
-	// It supplements the check of its name and certificate. Default: no check.
+	// It supplements the check of its name and certificate.
 	FromGateway func(context.Context, door.Caller) error
 	// Door admits requests by Methods.
 	Door *door.Door
 	// Identity returns the certificate of this control plane, including the root, by which peers' control planes
 	// identify it.
 	Identity func() (*tls.Certificate, error)
-	// Block refuses everything from a peer at once, independent of the store. Unblock undoes it. Default: nothing.
+	// Block refuses everything from a peer at once, independent of the store. Unblock undoes it.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
 	// Changed is called when time alone changes the meaning of a snapshot (an invitation expires, a peer becomes
-	// stale). Changes of the store are watched elsewhere. It must not block. Default: nothing.
+	// stale). Changes of the store are watched elsewhere. It must not block.
 	Changed func()
 	// InForce reports whether all connected proxies of this mesh have the roots of a peer's trust domain from the
-	// newest snapshot. Default: yes.
+	// newest snapshot.
 	InForce func(trustDomain string) bool
-	// Export reports whether a name is exported to a peer and whether its service has a ready endpoint. Default:
-	// nothing is exported.
+	// Export reports whether a name is exported to a peer and whether its service has a ready endpoint.
 	Export func(peer, sni string) (exported, ready bool)
-	// InEffect reduces the services written as offered to a peer to those that it could call. Default: all.
+	// InEffect reduces the services written as offered to a peer to those that it could call.
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
-	// Unready returns the services offered to a peer that have no ready endpoint, sorted. Default: none.
+	// Unready returns the services offered to a peer that have no ready endpoint, sorted.
 	Unready func(peer string) []snapshot.OfferedName
 	// Leading reports whether this control plane is the one that fetches peers' bundles and sends them the catalogue
 	// and readiness, and returns the store for the results. All control planes answer peers. Call Wake when it changes.
-	// Default: yes.
 	Leading func() (Store, bool)
-	// LeadersHealth returns the state of the exchange with a peer as reported by the leading control plane. Default:
-	// unknown.
+	// LeadersHealth returns the state of the exchange with a peer as reported by the leading control plane.
 	LeadersHealth func(peer string) (Health, bool)
 	Log           *slog.Logger
 	// Now returns the time. Default time.Now.
@@ -88,46 +85,46 @@ type Config struct {
 	ReadTimeout time.Duration
 }
 
+// missing returns the name of a required field that is not set; empty if all are.
+func (c Config) missing() string {
+	for _, f := range []struct {
+		name  string
+		isSet bool
+	}{
+		{"TrustDomain", !c.TrustDomain.IsZero()},
+		{"Snapshot", c.Snapshot != nil},
+		{"Store", c.Store != nil},
+		{"Gateways", c.Gateways != nil},
+		{"FromGateway", c.FromGateway != nil},
+		{"Door", c.Door != nil},
+		{"Identity", c.Identity != nil},
+		{"Block", c.Block != nil},
+		{"Unblock", c.Unblock != nil},
+		{"Changed", c.Changed != nil},
+		{"InForce", c.InForce != nil},
+		{"Export", c.Export != nil},
+		{"InEffect", c.InEffect != nil},
+		{"Unready", c.Unready != nil},
+		{"Leading", c.Leading != nil},
+		{"LeadersHealth", c.LeadersHealth != nil},
+		{"Log", c.Log != nil},
+	} {
+		if !f.isSet {
+			return f.name
+		}
+	}
+	return ""
+}
+
 func (c Config) withDefaults() (Config, error) {
-	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.Gateways == nil || c.Identity == nil ||
-		c.Door == nil || c.Log == nil {
-		return c, errors.New("federation: TrustDomain, Snapshot, Store, Gateways, Identity, Door and Log are needed")
+	if missing := c.missing(); missing != "" {
+		return c, fmt.Errorf("federation: %s is needed", missing)
 	}
 	if !isLabel(c.Name) {
 		return c, fmt.Errorf("federation: the mesh's name %q is no DNS label", c.Name)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Changed == nil {
-		c.Changed = func() {}
-	}
-	if c.FromGateway == nil {
-		c.FromGateway = func(context.Context, door.Caller) error { return nil }
-	}
-	if c.Block == nil {
-		c.Block = func(string, bool) {}
-	}
-	if c.Unblock == nil {
-		c.Unblock = func(string) {}
-	}
-	if c.InEffect == nil {
-		c.InEffect = func(_ string, written []snapshot.OfferedService) []snapshot.OfferedService { return written }
-	}
-	if c.Unready == nil {
-		c.Unready = func(string) []snapshot.OfferedName { return nil }
-	}
-	if c.LeadersHealth == nil {
-		c.LeadersHealth = func(string) (Health, bool) { return Health{}, false }
-	}
-	if c.Leading == nil {
-		c.Leading = func() (Store, bool) { return c.Store, true }
-	}
-	if c.InForce == nil {
-		c.InForce = func(string) bool { return true }
-	}
-	if c.Export == nil {
-		c.Export = func(string, string) (exported, ready bool) { return false, false }
 	}
 	for _, d := range []struct {
 		value  *time.Duration

@@ -98,14 +98,16 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 	if err := p.store.SetConfig(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	p.Service, err = New(Config{
+	c := Config{
 		Door:        door.New(door.Config{}),
 		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
-		Block: p.store.Shut, Unblock: p.store.Reopen,
 		Gateways: func() []Gateway { return nil },
 		Identity: func() (*tls.Certificate, error) { return nil, errors.New("no identity") },
 		Log:      slog.New(slog.DiscardHandler),
-	})
+	}
+	alone(&c)
+	c.Block, c.Unblock = p.store.Shut, p.store.Reopen
+	p.Service, err = New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
