@@ -177,8 +177,9 @@ func alone(c *Config) {
 // What a control plane forgets to wire is said at its start: a check or a revocation without effect would be silent.
 func TestEverythingIsWired(t *testing.T) {
 	c := Config{
-		TrustDomain: domain(t, "retail.example"), Name: "retail", Store: unwrittenStore{}, Door: door.New(door.Config{}),
-		Snapshot: func() *snapshot.Snapshot { return nil }, Gateways: func() []Gateway { return nil },
+		TrustDomain: domain(t, "retail.example"), Name: "retail", Store: unwrittenStore{},
+		Door: door.New(door.Config{}), Gateways: func() []Gateway { return nil },
+		Snapshot: func() *snapshot.Snapshot { return nil },
 		Identity: func() (*tls.Certificate, error) { return nil, nil }, Log: slog.New(slog.DiscardHandler),
 	}
 	alone(&c)
