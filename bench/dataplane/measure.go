@@ -49,10 +49,19 @@ func measure(ctx context.Context, o options, r *running, p protocol) (s sample, 
 	return s, nil
 }
 
+// warmUp precedes each loop and is not counted. Between two turns a shape is idle for seconds, and Envoys close
+// connections that are: to open them again is no part of what a call costs.
+const warmUp = 50 * time.Millisecond
+
 // loop runs one loop and tells what a call costs the Envoys.
 func (r *running) loop(
 	ctx context.Context, cfg load.Config, run func(context.Context, load.Config) (load.Result, error),
 ) (load.Result, time.Duration, error) {
+	warm := cfg
+	warm.Duration = warmUp
+	if result, err := run(ctx, warm); err != nil || result.First != nil {
+		return result, 0, err
+	}
 	before, err := cpu(r.envoys)
 	if err != nil {
 		return load.Result{}, 0, err

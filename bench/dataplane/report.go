@@ -52,9 +52,9 @@ func median(all []float64) float64 {
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
-// stalls are the turns of which the p99 is more than three times what it usually is: then the machine, or one process on
-// it, stood still, and all calls of that time waited for it. Of 250 calls a turn, one stall of 45 ms makes some 40 late,
-// which is one in a hundred of 4000: so turns are not taken together.
+// stalls are the turns of which the p99 is more than three times what it usually is: then the machine, or one process
+// on it, stood still, and all calls of that time waited for it. Of 250 calls a turn, one stall of 45 ms makes some 40
+// late, which is one in a hundred of 4000: so turns are not taken together.
 func (r *row) stalls() (turns int) {
 	usual := r.median(openP99)
 	for _, s := range r.samples {
@@ -125,7 +125,8 @@ func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 		fmt.Fprintf(w, "\n%s\n", p.Name)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintf(t,
-			"shape\tp50 at %[1]d/s\tp99 at %[1]d/s\tstalls\tlongest\tcores per 1000/s\tthe same, saturated\tagents' cores\tsaturation\tof direct\tRSS\t\n", o.rate)
+			"shape\tp50 at %[1]d/s\tp99 at %[1]d/s\tstalls\tlongest\tcores per 1000/s\tthe same, saturated\t"+
+				"agents' cores\tsaturation\tof direct\tRSS\t\n", o.rate)
 		for _, r := range rows {
 			if r.protocol != p.Name {
 				continue
@@ -133,8 +134,8 @@ func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 			l := summary(r, find(direct, p.Name))
 			lines = append(lines, l)
 			fmt.Fprintf(t, "%s\t%.2f ms\t%.2f ms\t%d\t%.0f ms\t%.3f\t%.3f\t%.3f\t%.0f/s\t%.2f\t%.0f MB\t\n",
-				l.Shape, l.P50MS, l.P99MS, l.Stalls, l.LongestMS, l.CoresPer1000, l.CoresPer1000Full, l.AgentsCoresPer1000, l.Saturation,
-				l.OfDirect, l.RSSMB)
+				l.Shape, l.P50MS, l.P99MS, l.Stalls, l.LongestMS, l.CoresPer1000, l.CoresPer1000Full,
+				l.AgentsCoresPer1000, l.Saturation, l.OfDirect, l.RSSMB)
 		}
 		if err := t.Flush(); err != nil {
 			return fmt.Errorf("print the table: %w", err)
