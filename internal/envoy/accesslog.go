@@ -46,10 +46,13 @@ func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *acces
 	}
 }
 
+// logBuffer is how many bytes of entries Envoy gathers within a second; a message costs as much as several entries.
+const logBuffer = 128 << 10
+
 func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	c := &grpclogv3.CommonGrpcAccessLogConfig{
 		LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3,
-		BufferSizeBytes: u32(128 << 10), // within a second; a message costs as much as several entries
+		BufferSizeBytes: u32(logBuffer),
 	}
 	for _, t := range tags {
 		ct := &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}}

@@ -78,10 +78,7 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 		"the boundary of "+b.view.TrustDomain.Name(),
 		refused("its FederatedExport to this peer lists no such caller, method and path"),
 	)
-	m.AccessLog = append(
-		m.AccessLog,
-		httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...),
-	)
+	m.AccessLog = append(m.AccessLog, crossings(ingressLog, e.Peer.Name, "-", e.Name, e.SNI))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 

@@ -77,7 +77,8 @@ func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) [
 	attempts := newHTTPFilter(notesFilter, anyOf(notes(noteAttempt)))
 	m := boundaryManager(name, append(boundaryFilters(), attempts, innerNamesOfRequests(b.view.Domain)))
 	withLocalReplies(m, "the boundary of "+td, refused("the FederatedImport does not list this caller"))
-	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
+	servedBy := "%UPSTREAM_METADATA(" + hostTags + ":peer)%"
+	m.AccessLog = append(m.AccessLog, crossings(egressLog, i.Remotes[0].Peer.Name, servedBy, i.Name, host))
 	return []*listenerv3.FilterChain{
 		chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)),
 	}

@@ -165,6 +165,8 @@ func eachField(b []byte, do func(protowire.Number, field) error) error {
 		switch typ {
 		case protowire.VarintType:
 			f.number, n = protowire.ConsumeVarint(b)
+		case protowire.Fixed64Type:
+			f.number, n = protowire.ConsumeFixed64(b)
 		case protowire.BytesType:
 			f.bytes, n = protowire.ConsumeBytes(b)
 		default:

@@ -70,6 +70,7 @@ func (s *Service) Register(to *grpc.Server) {
 		HandlerType: (*any)(nil),
 		Streams:     []grpc.StreamDesc{{StreamName: "StreamAccessLogs", ClientStreams: true, Handler: s.stream}},
 	}, s)
+	s.registerExport(to)
 }
 
 // stream receives entries from Envoy until Envoy ends the stream.
