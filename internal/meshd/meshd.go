@@ -69,7 +69,7 @@ type Daemon struct {
 	federation  *federation.Service
 	metrics     *metrics
 	standing    *standing.Standing
-	endings     *standing.Pending
+	pending     *standing.Pending
 	agents      *agents.Agents
 	containment *containment.Containment
 	loop        *spine.Loop
@@ -123,7 +123,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.Run, d.containment.Run, d.rotator.Run,
-		d.door.Run, d.endings.Run, d.gateways.Run, d.agents.Run, d.replicas.Run, d.followState,
+		d.door.Run, d.pending.Run, d.gateways.Run, d.agents.Run, d.replicas.Run, d.followState,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -209,7 +209,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
 	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
-	d.endings = &standing.Pending{Log: d.log}
+	d.pending = &standing.Pending{Log: d.log}
 	d.door = door.New(door.Config{
 		Methods: methods, Judge: d.standing.Judge, Events: d.db, Refusals: d.refusals, Log: d.log,
 	})
@@ -228,7 +228,7 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	}
 	var err error
 	d.agents, err = agents.New(ctx, agents.Config{
-		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings,
+		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Pending: d.pending,
 		Door: d.door, NodeTTL: nodeTTL, Holder: holder, Lives: d.replicas.Lives, Refused: d.refusals.Add,
 		Signed:   d.metrics.signed.Inc,
 		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
@@ -291,7 +291,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		Leads: d.leads, Delivery: d.federation.BundleDelivery, Log: d.log, Now: d.now,
 	})
 	d.admin = admin.New(admin.Config{
-		Authority: d.authority, State: d.db, Standing: d.standing, Pending: d.endings, Door: d.door,
+		Authority: d.authority, State: d.db, Standing: d.standing, Pending: d.pending, Door: d.door,
 		Refusals: d.refusals,
 		Agents:   d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
 		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,

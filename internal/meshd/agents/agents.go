@@ -69,7 +69,7 @@ type Config struct {
 	State       State
 	Store       Store
 	Standing    *standing.Standing
-	Endings     *standing.Pending
+	Pending     *standing.Pending
 	Door        *door.Door
 	// NodeTTL is the lifetime of a node's own certificate.
 	NodeTTL time.Duration

@@ -31,7 +31,7 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		return nil, status.Error(codes.ResourceExhausted,
 			"too many join tokens from this address were refused: wait a minute")
 	}
-	if err := a.Endings.Flush(ctx); err != nil {
+	if err := a.Pending.Flush(ctx); err != nil {
 		return nil, status.Errorf(codes.Unavailable, "nobody can join before what was revoked is written down: %v", err)
 	}
 	at, err := a.Authority.Attest(ctx, r.Token, r.CSR, from)

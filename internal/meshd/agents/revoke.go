@@ -20,7 +20,7 @@ func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err
 		return "", err
 	}
 	now := a.Now()
-	unwritten, err = a.Endings.CarryOut(ctx, "revocation of node "+node, func(ctx context.Context) error {
+	unwritten, err = a.Pending.CarryOut(ctx, "revocation of node "+node, func(ctx context.Context) error {
 		return a.State.RevokeNode(ctx, node, now)
 	})
 	err = errors.Join(err, a.shut(ctx, node)) // the node may have joined again just before the write

@@ -66,7 +66,7 @@ func revoking(t *testing.T, db *database, kept *forgetful) *Agents {
 		t.Fatal(err)
 	}
 	return &Agents{Config: Config{
-		State: db, Store: kept, Standing: st, Endings: &standing.Pending{Log: log}, Log: log, Now: time.Now,
+		State: db, Store: kept, Standing: st, Pending: &standing.Pending{Log: log}, Log: log, Now: time.Now,
 		Door: door.New(door.Config{Judge: func(context.Context, door.Caller) error { return nil }}),
 	}}
 }

@@ -20,42 +20,42 @@ type Pending struct {
 	Log *slog.Logger
 
 	mu        sync.Mutex // guards unwritten; held during writes, to keep their order
-	unwritten []ending
+	unwritten []pendingWrite
 }
 
-type ending struct {
+type pendingWrite struct {
 	what  string
 	write func(context.Context) error
 }
 
 // CarryOut stores a revocation or cancellation. unwritten says why it is not durable yet. err means that there was
 // nothing to revoke or cancel.
-func (e *Pending) CarryOut(
+func (p *Pending) CarryOut(
 	ctx context.Context, what string, write func(context.Context) error,
 ) (unwritten string, err error) {
-	one := ending{what, write}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	one := pendingWrite{what, write}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	err = one.write(context.WithoutCancel(ctx))
 	if err == nil || final(err) {
 		return "", err
 	}
-	e.Log.Error("in force, but not written yet: tried again until it is", "what", one.what, "error", err)
-	e.unwritten = append(e.unwritten, one)
+	p.Log.Error("in force, but not written yet: tried again until it is", "what", one.what, "error", err)
+	p.unwritten = append(p.unwritten, one)
 	return err.Error(), nil
 }
 
 // Flush writes what is pending. Whoever is admitted from now on is admitted after it.
-func (e *Pending) Flush(ctx context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for len(e.unwritten) > 0 {
-		one := e.unwritten[0]
+func (p *Pending) Flush(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.unwritten) > 0 {
+		one := p.unwritten[0]
 		if err := one.write(context.WithoutCancel(ctx)); err != nil && !final(err) {
 			return err
 		}
-		e.Log.Info("written now", "what", one.what)
-		e.unwritten = e.unwritten[1:]
+		p.Log.Info("written now", "what", one.what)
+		p.unwritten = p.unwritten[1:]
 	}
 	return nil
 }
@@ -64,19 +64,19 @@ func (e *Pending) Flush(ctx context.Context) error {
 func final(err error) bool { return errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrUsed) }
 
 // Waiting names what is not written yet.
-func (e *Pending) Waiting() (what []string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, one := range e.unwritten {
+func (p *Pending) Waiting() (what []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range p.unwritten {
 		what = append(what, one.what)
 	}
 	return what
 }
 
 // Run tries again and again, until ctx ends.
-func (e *Pending) Run(ctx context.Context) error {
+func (p *Pending) Run(ctx context.Context) error {
 	retry.Every(ctx, pendingRetry, func(ctx context.Context) {
-		_ = e.Flush(ctx) // said when it was asked for, and by isthmus check
+		_ = p.Flush(ctx) // said when it was asked for, and by isthmus check
 	})
 	return nil
 }
