@@ -27,7 +27,6 @@ import (
 // TestLeaving: one of two nodes that serve a name is told to stop, while callers ask on connections that they keep. It
 // ends within seconds, and no request fails, POSTs included.
 func TestLeaving(t *testing.T) {
-	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], idlers...), "leaver": {rollers[1]},

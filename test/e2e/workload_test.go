@@ -32,7 +32,6 @@ import (
 // servers on the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may
 // fail once.
 func TestWorkloads(t *testing.T) {
-	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{"front": callers, "back": servers})
 	steady := s.startLoad(t, "alice", "steady", 40)
 	began := time.Now()
