@@ -165,7 +165,8 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 // alone sets what the rest of a control plane does for this part, as if there were nothing else of it.
 func alone(c *Config) {
 	c.FromGateway = func(context.Context, door.Caller) error { return nil }
-	c.Block, c.Unblock, c.Changed = func(string, bool) {}, func(string) {}, func() {}
+	c.Block, c.Unblock, c.Stored = func(string, bool) {}, func(string) {}, func(string) {}
+	c.Changed = func() {}
 	c.InForce = func(string) bool { return true }
 	c.Export = func(string, string) (exported, ready bool) { return false, false }
 	c.InEffect = func(_ string, written []snapshot.OfferedService) []snapshot.OfferedService { return written }

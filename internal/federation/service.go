@@ -51,9 +51,11 @@ type Config struct {
 	// Identity returns the certificate of this control plane, including the root, by which peers' control planes
 	// identify it.
 	Identity func() (*tls.Certificate, error)
-	// Block refuses everything from a peer at once, independent of the store. Unblock undoes it.
+	// Block refuses everything from a peer at once, independent of the store. Unblock undoes it. Stored says that the
+	// store knows by now: its next read decides, since another control plane may end what this one has begun.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
+	Stored  func(peer string)
 	// Changed is called when time alone changes the meaning of a snapshot (an invitation expires, a peer becomes
 	// stale). Changes of the store are watched elsewhere. It must not block.
 	Changed func()
@@ -100,6 +102,7 @@ func (c Config) missing() string {
 		{"Identity", c.Identity != nil},
 		{"Block", c.Block != nil},
 		{"Unblock", c.Unblock != nil},
+		{"Stored", c.Stored != nil},
 		{"Changed", c.Changed != nil},
 		{"InForce", c.InForce != nil},
 		{"Export", c.Export != nil},

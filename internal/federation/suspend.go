@@ -117,6 +117,7 @@ func (s *Service) write(ctx context.Context, name string, how closure) (err erro
 		return err
 	}
 	delete(s.unwritten, name)
+	s.Stored(name)
 	return nil
 }
 

@@ -106,7 +106,7 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	alone(&c)
-	c.Block, c.Unblock = p.store.Shut, p.store.Reopen
+	c.Block, c.Unblock, c.Stored = p.store.Shut, p.store.Reopen, p.store.ShutStored
 	p.Service, err = New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -276,6 +276,61 @@ func TestResumingThatFailsOpensNothing(t *testing.T) {
 	}
 	if got := p.reason(); got != "live" {
 		t.Errorf("resumed: %q", got)
+	}
+}
+
+// A suspension or revocation that is stored is what the store says: another control plane that ends it ends it here.
+func TestWhatIsEndedElsewhereIsEndedHere(t *testing.T) {
+	t.Parallel()
+	root := newAuthority(t, "cards").cert
+	for name, act := range map[string]struct {
+		begin, end func(*plane) error
+		want       peerrules.Reason
+	}{
+		"a suspension": {
+			func(p *plane) error { return p.Suspend(context.Background(), "cards") },
+			func(p *plane) error { return p.Resume(context.Background(), "cards") }, peerrules.Suspended,
+		},
+		"a revocation": {
+			func(p *plane) error { return p.Revoke(context.Background(), "cards") },
+			func(p *plane) error {
+				made := cardsPeer(root)
+				return p.Store.EstablishPeer(context.Background(), made,
+					peerrules.Learned(made, []*x509.Certificate{root}), 2, time.Now())
+			}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, made := openState(t), cardsPeer(root)
+			if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1,
+				time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			here, there := begin(t, db, &snapshot.Config{}), begin(t, db, &snapshot.Config{})
+			here.state.writes = 0
+			if err := act.begin(here); err == nil {
+				t.Fatal("it was stored")
+			}
+			reload := func(want peerrules.Reason) {
+				t.Helper()
+				for _, p := range []*plane{here, there} {
+					if err := p.store.Reload(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got := here.reason(); got != want {
+					t.Errorf("here: %q, want %q", got, want)
+				}
+			}
+			reload(act.want) // it is not stored yet, so that the store has no say
+			here.state.writes = -1
+			here.writeUnwritten(t.Context())
+			reload(act.want)
+			if err := act.end(there); err != nil {
+				t.Fatal(err)
+			}
+			reload("live")
+		})
 	}
 }
 

@@ -69,9 +69,9 @@ type Store struct {
 	waits       uint64                 // last ticket given to a waiting node
 	merged      *snapshot.Registry     // of registry; nil if it has changed
 	peers       []state.Peer
-	made        peerings        // of peers
-	joined      joined          // config and made, as in the last snapshot
-	shut        map[string]bool // closed peers, true if revoked; overrides peers
+	made        peerings             // of peers
+	joined      joined               // config and made, as in the last snapshot
+	shut        map[string]*shutPeer // overrides peers
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
@@ -87,7 +87,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
-		shut: map[string]bool{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
+		shut: map[string]*shutPeer{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
@@ -206,7 +206,7 @@ func (s *Store) ReloadAddresses(ctx context.Context) error {
 func (s *Store) Reload(ctx context.Context) error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	now := s.cfg.Now()
+	now, stored := s.cfg.Now(), s.storedShut()
 	peers, err := s.cfg.Kept.Peers(ctx)
 	if err != nil {
 		return err
@@ -225,6 +225,7 @@ func (s *Store) Reload(ctx context.Context) error {
 		peers[i].State = keepPointers(s.peers, peers[i])
 	}
 	s.peers, s.made, s.invites, s.boots = peers, peeringsOf(peers), invites, boots
+	maps.DeleteFunc(s.shut, func(name string, p *shutPeer) bool { return stored[name] == p })
 	s.mark()
 	return nil
 }
@@ -254,12 +255,37 @@ func keepPointers(before []state.Peer, p state.Peer) snapshot.PeerState {
 	return p.State
 }
 
-// Shut treats a peer as suspended or revoked from the next snapshot on, whatever is stored.
+// shutPeer is a peer that is suspended or revoked whatever is stored.
+type shutPeer struct {
+	revoked bool
+	stored  bool // by now, so that the next read of peers decides
+}
+
+// Shut treats a peer as suspended or revoked from the next snapshot on, whatever is stored, until ShutStored or Reopen.
 func (s *Store) Shut(peer string, revoked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shut[peer] = s.shut[peer] || revoked
+	was := s.shut[peer]
+	s.shut[peer] = &shutPeer{revoked: revoked || was != nil && was.revoked}
 	s.mark()
+}
+
+// ShutStored says that what Shut did is stored. Another control plane may end it then.
+func (s *Store) ShutStored(peer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.shut[peer]; p != nil {
+		p.stored = true
+	}
+}
+
+// storedShut returns the peers whose Shut is stored.
+func (s *Store) storedShut() map[string]*shutPeer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := maps.Clone(s.shut)
+	maps.DeleteFunc(out, func(_ string, p *shutPeer) bool { return !p.stored })
+	return out
 }
 
 // Reopen undoes Shut.
@@ -279,7 +305,7 @@ func (s *Store) peersNow() []state.Peer {
 			i, out = len(out), append(out, state.Peer{Name: name})
 		}
 		out[i].State.Suspended = true
-		if s.shut[name] && out[i].Revoked.IsZero() {
+		if s.shut[name].revoked && out[i].Revoked.IsZero() {
 			out[i].Revoked = s.cfg.Now()
 		}
 	}
