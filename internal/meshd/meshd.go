@@ -268,7 +268,8 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		TrustDomain: td, Name: name, Snapshot: d.store.Snapshot, Store: d.db,
 		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge, Door: d.door,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
-		Block:    d.store.Shut, Unblock: d.store.Reopen, Stored: d.store.ShutStored,
+		Block:    d.store.Shut, Unblock: d.store.Reopen,
+		Stored:  func(peer string) { d.store.ShutStored(peer); d.reread() }, // it may have been ended elsewhere already
 		Changed: d.reread, InForce: d.inForce,
 		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
 			return d.loop.Published().InEffect(peer, written)

@@ -143,6 +143,8 @@ func TestRevocationReachesTheOtherControlPlane(t *testing.T) {
 	})
 	ask[adminapi.Empty](t, a.local(), "PeerSuspend", &adminapi.PeerRequest{Peer: "retail"})
 	eventually(t, "suspended at the other", suspended(b))
+	ask[adminapi.Empty](t, b.local(), "PeerResume", &adminapi.PeerRequest{Peer: "retail"})
+	eventually(t, "resumed at the first", func() bool { return !suspended(a)() })
 	ask[adminapi.Empty](t, b.local(), "PeerRevoke", &adminapi.PeerRequest{Peer: "retail"})
 	eventually(t, "revoked at the first", func() bool { return a.d.store.Snapshot().Peers["retail"].Revoked })
 }
