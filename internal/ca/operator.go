@@ -189,7 +189,7 @@ func (a *Authority) selfTest(m *material, file string) error {
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if _, err := verify([]*x509.Certificate{tried, m.signer}, m.pool, now, usage); err != nil {
-			return fmt.Errorf("a certificate signed under %s does not verify, so nobody in the mesh could use it: mend what is named here in that CA: %w", file, err)
+			return fmt.Errorf("a certificate signed under %s does not verify, so nobody in the mesh could use it: fix what is named here in that CA: %w", file, err)
 		}
 	}
 	return nil

@@ -100,7 +100,7 @@ func (r *report) notReserved(path, v string) {
 		what = "a name of the loopback address"
 	}
 	if what != "" {
-		r.find(finding.Reserved, path, fmt.Sprintf("%s is %s, which nobody may name", finding.Clip(v), what),
+		r.find(finding.Reserved, path, fmt.Sprintf("%s is %s, which nothing may use", finding.Clip(v), what),
 			"write the address at which other hosts reach it")
 	}
 }

@@ -62,7 +62,7 @@ never leaves this file; the control plane sees a signing request. isthmus admin 
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&ttl, "ttl", 8*time.Hour, "how long they are good, at most 24h")
+	cmd.Flags().DurationVar(&ttl, "ttl", 8*time.Hour, "how long they are valid, at most 24h")
 	cmd.Flags().StringVar(&out, "out", "", "new file for key and certificates, mode 0600 (required)")
 	return a.client(cmd)
 }

@@ -13,7 +13,7 @@ func (a *app) adminListCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Example: "  isthmus admin list",
-		Short:   "Administrators' certificates: whose, made by whom, good until when",
+		Short:   "Administrators' certificates: owner, issuer, expiry",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.AdminListResponse](cmd.Context(), a, "AdminList",
@@ -85,7 +85,7 @@ them stays: isthmus token list says which join tokens, isthmus events what else.
 		},
 	}
 	cmd.Flags().StringVar(&req.ID, "id", "", "revoke this one certificate")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return a.client(cmd)
 }
 
@@ -101,7 +101,7 @@ func adminRevokedText(admins []adminapi.AdminCert) string {
 func (a *app) warnUnwritten(e adminapi.Ended) {
 	if e.Unwritten != "" {
 		fmt.Fprintf(a.Err,
-			"In force, but not written down yet: a restart of the control plane now would forget it. It is tried again until it is written; isthmus check says when.\n  Why: %s\n",
+			"In force, but not stored yet: a restart of the control plane now would forget it. It is tried again until it is stored; isthmus check says when.\n  Why: %s\n",
 			clean(e.Unwritten, oneLine))
 	}
 }

@@ -45,7 +45,7 @@ func TestAdminRevoke(t *testing.T) {
 	expect(t, run(t, "", "admin", "revoke", "--socket", socket), 64, "give an administrator's name, or --id")
 	expect(t, run(t, "", "admin", "revoke", "alice", "--id", "a1", "--socket", socket), 64,
 		"give an administrator's name, or --id")
-	expect(t, run(t, "", "admin", "revoke", "alice", "--socket", socket), 64, "Nobody is there to confirm it")
+	expect(t, run(t, "", "admin", "revoke", "alice", "--socket", socket), 64, "There is nobody to confirm it")
 	got := run(t, "", "admin", "revoke", "alice", "--yes", "--socket", socket)
 	expect(t, got, 0)
 	same(t, got.out, `Revoked certificate 00000000000000a1 of administrator alice.
@@ -56,7 +56,7 @@ func TestAdminRevoke(t *testing.T) {
 	}
 	f.adminsRevoked.Unwritten = "the disk is full"
 	expect(t, run(t, "", "admin", "revoke", "--id", "00000000000000a1", "--yes", "--socket", socket), 0,
-		"In force, but not written down yet", "the disk is full")
+		"In force, but not stored yet", "the disk is full")
 	if f.asked != (adminapi.AdminRevokeRequest{ID: "00000000000000a1"}) {
 		t.Errorf("asked %+v", f.asked)
 	}

@@ -69,7 +69,7 @@ under it, is cut off: nodes join again with new tokens, peers peer anew.`,
 	}
 	cmd.Flags().BoolVar(&req.Force, "force", false, "take the present step without those for whom it waits")
 	cmd.Flags().BoolVar(&req.Cancel, "cancel", false, "withdraw the new root, while it has not signed yet")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return a.client(cmd)
 }
 

@@ -87,7 +87,7 @@ func TestCARotateAsks(t *testing.T) {
 	}{
 		{"a script without --yes", "", nil, false, 64, "", "Next: isthmus ca rotate --socket"},
 		{"a script with --yes", "", []string{"--yes"}, false, 0, "rotate", ""},
-		{"typed", "cards.example\n", nil, true, 0, "rotate", `Type "cards.example" to go on`},
+		{"typed", "cards.example\n", nil, true, 0, "rotate", `Type "cards.example" to continue`},
 		{"typed wrong", "cards\n", nil, true, 1, "", "nothing was changed"},
 		{
 			"by force, names who is left behind", "cards.example\n",

@@ -22,7 +22,7 @@ func (a *app) certListCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Example: "  isthmus cert list --expiring 7d",
-		Short:   "Certificates in use at the nodes, those that end first on top",
+		Short:   "Certificates in use at the nodes, sorted by expiry",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			within, err := days(expiring)
@@ -37,7 +37,7 @@ func (a *app) certListCmd() *cobra.Command {
 			return a.print(resp, func(w when) string { return certsText(resp.Certs, w) })
 		},
 	}
-	cmd.Flags().StringVar(&expiring, "expiring", "", "only those that end within this time, for example 30m or 7d")
+	cmd.Flags().StringVar(&expiring, "expiring", "", "only those that expire within this time, for example 30m or 7d")
 	return a.client(cmd)
 }
 

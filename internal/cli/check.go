@@ -12,8 +12,8 @@ import (
 func (a *app) checkCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Look the mesh over: what is well, and what to mend",
-		Long:  "Look the mesh over: √ well, ‼ mind it, × broken, with a remedy for each. Exits with 79 when something is broken.",
+		Short: "Check the mesh: what works, and what to fix",
+		Long:  "Check the mesh: √ ok, ‼ warning, × broken, with a remedy for each. Exits with 79 when something is broken.",
 		Example: `  isthmus check
   isthmus check -o json`,
 		Args: noArgs,
@@ -47,7 +47,7 @@ func checkText(checks []adminapi.Check) string {
 		}
 	}
 	ok, warned, failed := tally(checks)
-	fmt.Fprintf(&b, "\n%d well, %d to mind, %d broken\n", ok, warned, failed)
+	fmt.Fprintf(&b, "\n%d ok, %d to watch, %d broken\n", ok, warned, failed)
 	return b.String()
 }
 

@@ -42,7 +42,7 @@ func TestOutputFormats(t *testing.T) {
 	socket := serve(t,
 		&fake{checks: adminapi.CheckResponse{Checks: []adminapi.Check{{Name: "root", State: "ok", Detail: "fine"}}}})
 	for format, want := range map[string]string{
-		"table": "√ root: fine\n\n1 well, 0 to mind, 0 broken\n",
+		"table": "√ root: fine\n\n1 ok, 0 to watch, 0 broken\n",
 		"json":  "{\n  \"checks\": [\n    {\n      \"name\": \"root\",\n      \"state\": \"ok\",\n      \"detail\": \"fine\"\n    }\n  ]\n}\n",
 		"yaml":  "checks:\n- detail: fine\n  name: root\n  state: ok\n",
 	} {
@@ -234,7 +234,7 @@ func TestPeerInvite(t *testing.T) {
 	got := run(t, "", "peer", "invite", "retail", "--socket", serve(t, f))
 	expect(t, got, 0)
 	same(t, got.out, "TOKEN\n")
-	same(t, got.err, `Invitation for "retail", good once, ends in 15m.
+	same(t, got.err, `Invitation for "retail", usable once, ends in 15m.
 
   this mesh    cards.example
   gateways     192.0.2.1:15443
@@ -285,10 +285,10 @@ func TestDangerousCommandsAsk(t *testing.T) {
 	f := &fake{}
 	socket := serve(t, f)
 	terminal := func(in string) World { return World{In: strings.NewReader(in), Terminal: true} }
-	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "Nobody is there to confirm it.",
+	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "There is nobody to confirm it.",
 		"isthmus peer revoke cards --socket "+socket+" --yes")
 	expect(t, runAs(t, terminal("y\n"), Verbs{}, "peer", "suspend", "cards", "--socket", socket), 1,
-		`Type "cards" to go on`, "nothing was changed")
+		`Type "cards" to continue`, "nothing was changed")
 	if len(f.acted) != 0 {
 		t.Fatalf("done without consent: %v", f.acted)
 	}
@@ -370,7 +370,7 @@ func TestValidate(t *testing.T) {
 	}}
 	got := runAs(t, World{}, v, "validate", "-f", "mesh")
 	expect(t, got, 0)
-	same(t, got.out, "Nothing to mend.\n")
+	same(t, got.out, "Nothing to fix.\n")
 	same(t, runAs(t, World{}, v, "validate", "-f", "mesh", "-o", "json").out, "{\n  \"findings\": []\n}\n")
 	fs = []finding.Finding{{Code: "ISM0001", Severity: finding.Error, Message: "mind."}}
 	got = runAs(t, World{}, v, "validate", "-f", "mesh")

@@ -47,7 +47,7 @@ func (d *dialer) flags(f *pflag.FlagSet, environment string) {
 		"the control plane's Unix socket, on its own machine; "+socketVariable+" sets it too")
 	f.StringVar(&d.address, "control", "", "host:port of a control plane elsewhere (mutual TLS, needs --credentials)")
 	f.StringVar(&d.credentials, "credentials", "", "PEM `FILE` that isthmus admin cert wrote")
-	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
+	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 }
 
 // connectionFlags formats the given connection flags for a suggested command.

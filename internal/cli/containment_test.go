@@ -11,13 +11,13 @@ func TestContainmentText(t *testing.T) {
 	none := []adminapi.Quarantined{}
 	for want, c := range map[string]*adminapi.Containment{
 		"": nil,
-		"\n‼ n1 lives on its last good configuration while the cause is looked for: it crashed\n": {
+		"\n‼ n1 runs on its last good configuration while the cause is looked for: it crashed\n": {
 			Held: true, Searching: true, Reason: "it crashed", Quarantined: none,
 		},
-		"\n‼ n1 lives on its last good configuration, without any change since: it crashed\n  Next: isthmus status --findings\n": {
+		"\n‼ n1 runs on its last good configuration, without any change since: it crashed\n  Next: isthmus status --findings\n": {
 			Held: true, Reason: "it crashed", Quarantined: none,
 		},
-		"\n‼ n1 cannot live with its configuration, the cause is being looked for: bad?[2Jwords\n": {
+		"\n‼ n1 cannot run with its configuration, the cause is being looked for: bad?[2Jwords\n": {
 			Searching: true, Reason: "bad\x1b[2Jwords", Quarantined: none,
 		},
 		"\n‼ n1 lives without AuthorizationPolicy default/p, in quarantine since 2m ago: it crashed\n  Next: change or remove it\n": {

@@ -31,7 +31,7 @@ func (a *app) controlCmd() *cobra.Command {
 	f.StringVar(&flags.AgentAddress, "agent-address", flags.AgentAddress,
 		"where agents and remote administrators connect (mutual TLS)")
 	f.StringVar(&flags.PeeringAddress, "peering-address", flags.PeeringAddress,
-		"where this mesh's gateways forward what peers say (mutual TLS)")
+		"where this mesh's gateways forward peers' control traffic (mutual TLS)")
 	f.StringVar(&flags.MetricsAddress, "metrics-address", flags.MetricsAddress, "Prometheus metrics (mutual TLS)")
 	f.StringVar(&flags.HealthAddress, "health-address", flags.HealthAddress,
 		"/healthz and /readyz, plaintext: keep it on loopback")

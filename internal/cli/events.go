@@ -45,9 +45,9 @@ kept for 30 days after the last; however many there are, they take no place from
 	}
 	cmd.Flags().StringVar(&since, "since", "",
 		"only what came after: a duration such as 24h or 7d, or a time such as 2026-03-01T12:00:00Z")
-	cmd.Flags().StringVar(&req.Actor, "actor", "", "only those by whom this is part of the name")
-	cmd.Flags().StringVar(&req.Action, "action", "", "only actions whose name this is a part of, such as token")
-	cmd.Flags().IntVarP(&req.Limit, "number", "n", 100, "the last so many, and as many kinds of refusals")
+	cmd.Flags().StringVar(&req.Actor, "actor", "", "only actors whose name contains this")
+	cmd.Flags().StringVar(&req.Action, "action", "", "only actions whose name contains this, such as token")
+	cmd.Flags().IntVarP(&req.Limit, "number", "n", 100, "how many of the latest events, and of kinds of refusals")
 	return a.client(cmd)
 }
 

@@ -76,9 +76,9 @@ agents write. It asks no control plane: run it on the host of the workload or th
 	f.StringVar(&filter.workload, "workload", "", "only this one's, NAMESPACE/NAME")
 	f.StringVar(&filter.peer, "peer", "", "only what crossed to or from this peer")
 	f.BoolVar(&filter.refused, "refused", false, "only what was refused or failed")
-	f.DurationVar(&since, "since", 0, "only the last so long, such as 10m")
-	f.IntVar(&limit, "tail", 100, "at most the last so many to begin with; 0 for all")
-	f.BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on, until Ctrl-C")
+	f.DurationVar(&since, "since", 0, "only the last period of this length, such as 10m")
+	f.IntVar(&limit, "tail", 100, "at most this many of the latest to begin with; 0 for all")
+	f.BoolVarP(&follow, "follow", "f", false, "follow new entries until Ctrl-C")
 	return a.printer(cmd)
 }
 

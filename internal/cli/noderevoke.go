@@ -13,10 +13,10 @@ func (a *app) nodeRevokeCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Shut a node or gateway out",
-		Long: `Shut a node or gateway out. Its conversations with the control plane end and are refused from then on, join tokens made for
+		Short: "Revoke a node or gateway",
+		Long: `Revoke a node or gateway. Its connections to the control plane are closed and refused from then on, join tokens made for
 it are void, and its workloads are out of every other proxy's endpoints at once. The certificates that it holds for them are
-good at other workloads until they end; isthmus ca rotate ends them when it is done, and does not wait for revoked nodes.
+good at other workloads until they end; isthmus ca rotate invalidates them when it is complete, and does not wait for revoked nodes.
 A new join token lets a node of that name in again. isthmus status lists the nodes.`,
 		Example: "  isthmus node revoke rack1",
 		Args:    oneArg("the node's or gateway's name"),
@@ -35,7 +35,7 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 			return a.print(resp, func(w when) string { return revokedText(*resp, w) })
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	cmd.ValidArgsFunction = a.completion(a.proxyNames)
 	return a.client(cmd)
 }

@@ -16,7 +16,7 @@ func TestNodeRevoke(t *testing.T) {
 		{SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", NotAfter: now.Add(42 * time.Minute)},
 	}}}
 	socket := serve(t, f)
-	expect(t, run(t, "", "node", "revoke", "rack1", "--socket", socket), 64, "Nobody is there to confirm it",
+	expect(t, run(t, "", "node", "revoke", "rack1", "--socket", socket), 64, "There is nobody to confirm it",
 		"node revoke rack1 --socket "+socket+" --yes")
 	asked := World{In: strings.NewReader("rack2\n"), Terminal: true}
 	expect(t, runAs(t, asked, Verbs{}, "node", "revoke", "rack1", "--socket", socket), 1, "nothing was changed")

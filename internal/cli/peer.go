@@ -21,8 +21,8 @@ func (a *app) peerInviteCmd() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "invite NAME",
-		Short: "Consent to a peering: make a token for one named peer, good once",
-		Long: `Consent to a peering: make a token for one named peer, good once, for at most 15 minutes. The other mesh's
+		Short: "Consent to a peering: make a one-time token for one named peer",
+		Long: `Consent to a peering: make a one-time token for one named peer, for at most 15 minutes. The other mesh's
 administrator consents by accepting it. NAME is what this mesh calls the peer.`,
 		Example: `  isthmus peer invite retail --out invitation`,
 		Args:    oneArg("the peer's name"),
@@ -61,7 +61,7 @@ func inviteText(peer, out string, r adminapi.PeerInviteResponse, w when) string 
 	if out != "" {
 		where = "the token in " + out + " (mode 0600)"
 	}
-	return fmt.Sprintf("Invitation for %q, good once, ends %s.\n\n%s\n", peer, w.future(r.Expires), facts(
+	return fmt.Sprintf("Invitation for %q, usable once, ends %s.\n\n%s\n", peer, w.future(r.Expires), facts(
 		[2]string{"this mesh", r.TrustDomain},
 		[2]string{"gateways", strings.Join(r.Addresses, " ")},
 		[2]string{"fingerprint", groupFingerprint(r.Fingerprint)},
@@ -168,7 +168,7 @@ func (a *app) peerActionCmd(use, short, method, warning, done string) *cobra.Com
 		},
 	}
 	if warning != "" {
-		cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+		cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	}
 	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)

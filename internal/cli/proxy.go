@@ -13,7 +13,7 @@ import (
 var xdsTypes = []string{"CDS", "EDS", "LDS", "ECDS", "RDS", "SDS"}
 
 func (a *app) proxyCmd() *cobra.Command {
-	return family("proxy", "What a proxy was told", a.proxyConfigCmd())
+	return family("proxy", "What a proxy was sent", a.proxyConfigCmd())
 }
 
 func (a *app) proxyConfigCmd() *cobra.Command {

@@ -69,11 +69,11 @@ func (a *app) confirmTyped(cmd *cobra.Command, yes bool, args, name, effect stri
 	}
 	if !a.Terminal {
 		return &Error{
-			Code: exitUsage, Text: effect + " Nobody is there to confirm it.",
+			Code: exitUsage, Text: effect + " There is nobody to confirm it.",
 			Next: cmd.CommandPath() + args + connectionFlags(cmd.Flags()) + " --yes",
 		}
 	}
-	fmt.Fprintf(a.Err, "%s\nType %q to go on: ", effect, name)
+	fmt.Fprintf(a.Err, "%s\nType %q to continue: ", effect, name)
 	line, err := bufio.NewReader(a.In).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)

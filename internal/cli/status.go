@@ -94,14 +94,14 @@ func containmentText(p adminapi.ProxyStatus, w when) string {
 	var b strings.Builder
 	switch c := p.Contained; {
 	case c.Held && c.Searching:
-		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration while the cause is looked for: %s\n",
+		fmt.Fprintf(&b, "\n‼ %s runs on its last good configuration while the cause is looked for: %s\n",
 			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	case c.Held:
 		fmt.Fprintf(&b,
-			"\n‼ %s lives on its last good configuration, without any change since: %s\n  Next: isthmus status --findings\n",
+			"\n‼ %s runs on its last good configuration, without any change since: %s\n  Next: isthmus status --findings\n",
 			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	case c.Searching:
-		fmt.Fprintf(&b, "\n‼ %s cannot live with its configuration, the cause is being looked for: %s\n",
+		fmt.Fprintf(&b, "\n‼ %s cannot run with its configuration, the cause is being looked for: %s\n",
 			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	}
 	for _, q := range p.Contained.Quarantined {
@@ -208,7 +208,7 @@ func findingCount(fs []finding.Finding) string {
 		}
 	}
 	if n == [3]int{} {
-		return "nothing to mend"
+		return "nothing to fix"
 	}
 	s := plural(n[finding.Error], "error") + ", " + plural(n[finding.Warning], "warning")
 	return s + " (isthmus status --findings)"
@@ -216,7 +216,7 @@ func findingCount(fs []finding.Finding) string {
 
 func findingsText(fs []finding.Finding) string {
 	if len(fs) == 0 {
-		return "Nothing to mend.\n"
+		return "Nothing to fix.\n"
 	}
 	fs = slices.Clone(fs)
 	finding.Sort(fs)

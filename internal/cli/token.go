@@ -24,8 +24,8 @@ func (a *app) tokenCreateCmd() *cobra.Command {
 	var workloads, addresses []string
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Make a join token: good once, for one named node, for a short time",
-		Long: `Make a join token: good once, for one named node, for a short time.
+		Short: "Create a short-lived one-time join token for one named node",
+		Long: `Create a short-lived one-time join token for one named node.
 
 The token says what the node may host; what it reports beyond that is refused. --identity default/payments stands for
 workloads named payments, payments-1, payments-v2 and so on, of this service account, with the label app=payments.
@@ -63,7 +63,7 @@ It is a secret: hand it over as you would a password.`,
 					return err
 				}
 				fmt.Fprintf(a.Err,
-					"Wrote the token to %s (mode 0600). It is good once, until %s.\n  Next: on %s: isthmus %s --config FILE --token-file %s\n",
+					"Wrote the token to %s (mode 0600). It works once, until %s.\n  Next: on %s: isthmus %s --config FILE --token-file %s\n",
 					out, formatTime(resp.Expires), req.Node, req.Role, out)
 				return nil
 			}

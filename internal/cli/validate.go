@@ -13,7 +13,7 @@ func (a *app) validateCmd() *cobra.Command {
 	var nodes []string
 	cmd := &cobra.Command{
 		Use:   "validate -f DIR",
-		Short: "Whether a folder of configuration holds mistakes",
+		Short: "Check a folder of configuration",
 		Long: `Whether a folder of configuration holds mistakes: nothing is asked, nothing is changed. Without the agents'
 settings files it knows no workloads but those of WorkloadEntry objects, so it says nothing of selectors.
 Exits with 79 when the configuration holds an error.`,

@@ -21,7 +21,7 @@ func (a *app) versionCmd() *cobra.Command {
 	return a.printer(&cobra.Command{
 		Use:     "version",
 		Example: "  isthmus version",
-		Short:   "Which build of Isthmus this is",
+		Short:   "Show the build of Isthmus",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := build{

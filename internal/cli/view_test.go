@@ -100,7 +100,7 @@ func TestStatusTextOfAnEmptyMesh(t *testing.T) {
 		absolute),
 		`  mesh           retail, trust domain retail.example
   control plane  isthmus v1, started 2026-11-22T11:59:59Z
-  configuration  1 object in 1 file; nothing to mend
+  configuration  1 object in 1 file; nothing to fix
   root           ab, ends 2026-11-22T13:00:00Z
 
 No proxy has joined yet. Next: isthmus token create --node NAME --identity NAMESPACE/SERVICEACCOUNT
@@ -215,7 +215,7 @@ func TestCheckText(t *testing.T) {
     → look at its log
 ? new check: x
 
-1 well, 1 to mind, 2 broken
+1 ok, 1 to watch, 2 broken
 `)
 }
 

@@ -78,7 +78,7 @@ func (u *unit) nextPeerAuth(counts []peerAuth, pa peerAuth, scope string) []peer
 	first := counts[0]
 	message := fmt.Sprintf("%s speaks for %s already, and is older; this one is ignored", first.ref, scope)
 	if first.ties(pa.age) {
-		message = fmt.Sprintf("%s speaks for %s too, and nobody knows which is older; the stricter of them counts",
+		message = fmt.Sprintf("%s speaks for %s too, and it is unknown which is older; the stricter of them counts",
 			first.ref, scope)
 		counts = append(counts, pa)
 	}

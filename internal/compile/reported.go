@@ -119,7 +119,7 @@ func contained(snap *snapshot.Snapshot) []finding.Finding {
 			proxies = append(proxies, p.proxy)
 		}
 		out = append(out, finding.New("ISM0230", key, "",
-			fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it selects is closed there. %s",
+			fmt.Sprintf("quarantined at %s, whose Envoy cannot run with it: what it selects is closed there. %s",
 				some(proxies, len(places)), places[0].reason)))
 	}
 	slices.SortFunc(out, func(a, b finding.Finding) int { return a.Object.Compare(b.Object) })
@@ -128,9 +128,9 @@ func contained(snap *snapshot.Snapshot) []finding.Finding {
 
 func stuck(c snapshot.Contained) finding.Finding {
 	f := finding.New("ISM0231", kind.Proxy(c.Proxy), "",
-		"no object can be named that its Envoy cannot live with. "+c.Stuck)
+		"no object can be named that its Envoy cannot run with. "+c.Stuck)
 	if c.Held {
-		f.Message = "it lives on an earlier configuration, and changes since are not in force there: " + f.Message
+		f.Message = "it runs on an earlier configuration, and changes since are not in force there: " + f.Message
 	}
 	return f
 }

@@ -106,7 +106,7 @@ func (r *Refusals) Run(ctx context.Context) error {
 		}
 		err := r.Flush(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
-			r.Log.Error("refusals not recorded yet: tried again every second", "error", err)
+			r.Log.Error("refusals not recorded yet, trying again every second", "error", err)
 		}
 		failed = err != nil
 	}

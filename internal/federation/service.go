@@ -265,7 +265,7 @@ func (s *Service) introductionTo(ctx context.Context, knownAs string) (self, err
 var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +
 	"'isthmus token create --role gateway --node NAME --identity isthmus-system/gateway'), then try again")
 
-var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: none of their agents has " +
+var errNoAddress = errors.New("this mesh's gateways do not know where to send peers' control traffic: none of their agents has " +
 	"reached this control plane yet, or only by an address that is good on one link alone; look at their logs, or write the " +
 	"control plane's address, as gateways reach it, into its settings (names: {ips: [ADDRESS]}), start it again, then " +
 	"try again")

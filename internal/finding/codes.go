@@ -28,7 +28,7 @@ var Registry = []Row{
 	{
 		Code: "ISM-SCH10", Severity: Error, Aliases: []string{"IST0106"},
 		Title:  "not YAML, or YAML beyond plain mappings, lists and scalars",
-		Remedy: "mend the YAML: check indentation, colons and quotes on this line and the one before",
+		Remedy: "correct the YAML: check indentation, colons and quotes on this line and the one before",
 	},
 	{
 		Code: "ISM-SCH11", Severity: Error, Aliases: []string{"IST0106"},
@@ -90,7 +90,7 @@ var Registry = []Row{
 	{
 		Code: "ISM-SRC01", Severity: Warning,
 		Title:  "an object that cannot be read and stays as it last was",
-		Remedy: "mend the errors of this file",
+		Remedy: "correct the errors of this file",
 	},
 	{
 		Code: "ISM-SRC02", Severity: Error,
@@ -157,7 +157,7 @@ var Registry = []Row{
 	{
 		Code: "ISM0014", Severity: Error,
 		Title:  "a workload registered twice by one node, or in a way that is not valid",
-		Remedy: "mend the node's settings",
+		Remedy: "correct the node's settings",
 	},
 
 	{
@@ -304,7 +304,7 @@ var Registry = []Row{
 	{
 		Code: "ISM0201", Severity: Error, NotInForce: true,
 		Title:  "an object that is not in force, for the sake of which something is closed",
-		Remedy: "mend it, or remove it to do without it",
+		Remedy: "correct it, or remove it to do without it",
 	},
 	{
 		Code: "ISM0202", Severity: Error, NotInForce: true,
@@ -334,7 +334,7 @@ var Registry = []Row{
 	{
 		Code: "ISM0207", Severity: Error,
 		Title:  "more objects that are not in force than are named",
-		Remedy: "mend those that are named first",
+		Remedy: "correct those that are named first",
 	},
 	{
 		Code: "ISM0208", Severity: Error,
@@ -348,7 +348,7 @@ var Registry = []Row{
 	},
 	{
 		Code: "ISM0210", Severity: Error,
-		Title:  "an address, host or port that nobody may name",
+		Title:  "an address, host or port that is reserved",
 		Remedy: "write the address and port at which other hosts reach it",
 	},
 	{
@@ -366,12 +366,12 @@ var Registry = []Row{
 
 	{
 		Code: "ISM0230", Severity: Error,
-		Title:  "an object that an Envoy cannot live with; what it selects is closed there",
+		Title:  "an object that an Envoy cannot run with; what it selects is closed there",
 		Remedy: "change the object, or remove it: it is tried again when it says something else",
 	},
 	{
 		Code: "ISM0231", Severity: Error,
-		Title: "an Envoy that cannot live with its configuration, where no object can be named",
+		Title: "an Envoy that cannot run with its configuration, where no object can be named",
 		Remedy: "look at Envoy's log on that host (envoy.log in the agent's runDir), and undo what was changed " +
 			"last",
 	},
@@ -417,7 +417,7 @@ var Registry = []Row{
 	{
 		Code: "ISM0280", Severity: Error,
 		Title: "a workload that its node cannot serve",
-		Remedy: "mend that on the node's host; the node tries again by itself, and serves its other workloads " +
+		Remedy: "fix that on the node's host; the node tries again by itself, and serves its other workloads " +
 			"meanwhile",
 	},
 	{

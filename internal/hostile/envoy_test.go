@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
-// judge asks an Envoy whether it could live with what comes of objects.
+// judge asks an Envoy whether it could run with what comes of objects.
 type judge struct {
 	t   *testing.T
 	try func(rs []*envoy.Resource) error

@@ -113,7 +113,7 @@ func (p *placing) tellMore() {
 	if p.more > 0 {
 		p.f.Findings = append(p.f.Findings, finding.New(finding.TooLarge, kind.Key{}, "",
 			fmt.Sprintf("there are %d more findings about this file", p.more),
-			"mend those that are named first").At(p.f.Name, 0))
+			"correct those that are named first").At(p.f.Name, 0))
 	}
 }
 

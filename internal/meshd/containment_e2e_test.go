@@ -46,7 +46,7 @@ const (
 	livedSoon  = 500 * time.Millisecond
 )
 
-// TestContainment lets three Envoys, each with a server of its own, meet policies that they cannot live with: one at
+// TestContainment lets three Envoys, each with a server of its own, meet policies that they cannot run with: one at
 // one server, and then at all of them. What such a policy selects is closed; the rest, and policies that come later,
 // goes on.
 func TestContainment(t *testing.T) {

@@ -180,7 +180,7 @@ func TestNoCulprit(t *testing.T) {
 	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
 	i.crash()
 	eventually(t, "a finding", func() bool { return p.found("ISM0231") != "" })
-	contains(t, "finding", p.found("ISM0231"), "proxy node-a", "it lives on an earlier configuration", "out of order",
+	contains(t, "finding", p.found("ISM0231"), "proxy node-a", "it runs on an earlier configuration", "out of order",
 		"Fix: ")
 	if c := p.proxy("node-a").Contained; c == nil || !c.Held || len(c.Quarantined) > 0 {
 		t.Errorf("it is contained as %+v", c)

@@ -62,7 +62,7 @@ func TestDiskFull(t *testing.T) {
 	p.write("shop.yaml", shopYAML[:strings.Index(shopYAML, "---")])
 	e.until("nobody may call payments any more", func() bool { return !calls(toPayments)() })
 	eventually(t, "the log names the disk", func() bool {
-		return strings.Contains(p.logs.String(), "names that are new have no virtual address yet") &&
+		return strings.Contains(p.logs.String(), "new names have no virtual address yet") &&
 			strings.Contains(p.logs.String(), "make room there")
 	})
 	select {

@@ -68,8 +68,9 @@ func (d *Daemon) followState(ctx context.Context) error {
 		for c := range waiting {
 			if err := d.applyChange(ctx, c); err != nil {
 				if ctx.Err() == nil {
-					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key",
-						c.Key, "error", err, "again", followRetry)
+					d.log.Error("a stored change has not taken effect yet, trying again", "topic", string(c.Topic), "key",
+						c.Key,
+						"error", err, "again", followRetry)
 				}
 				continue
 			}

@@ -344,7 +344,7 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 		case <-again:
 		}
 		if err := d.store.SetConfigSoon(ctx, waiting); err != nil {
-			d.log.Error("names that are new have no virtual address yet", "error", err, "again", configRetry)
+			d.log.Error("new names have no virtual address yet", "error", err, "again", configRetry)
 			continue
 		}
 		waiting = nil

@@ -61,9 +61,9 @@ var (
 	descFindings = prometheus.NewDesc("isthmus_findings", "Findings about the configuration.", []string{"severity"},
 		nil)
 	descClosed = prometheus.NewDesc("isthmus_quarantined_objects",
-		"Objects that are closed at some proxy, because its Envoy cannot live with them.", nil, nil)
+		"Objects that are closed at some proxy, because its Envoy cannot run with them.", nil, nil)
 	descContained = prometheus.NewDesc("isthmus_contained_proxies",
-		"Proxies that are kept from what they cannot live with: held on an earlier configuration, searched for the "+
+		"Proxies that are kept from what they cannot run with: held on an earlier configuration, searched for the "+
 			"cause, or told all but what is in quarantine.",
 		[]string{"state"}, nil)
 	descRootEnd = prometheus.NewDesc("isthmus_root_expiry_timestamp_seconds", "When the mesh's own root ends.", nil,

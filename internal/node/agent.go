@@ -125,7 +125,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		defer a.forgetGroup()
 		if err := a.group.Sweep(controlGroups); err != nil {
-			a.log.Warn("control groups of agents that were killed are left behind", "error", err)
+			a.log.Warn("control groups of killed agents not removed", "error", err)
 		}
 	}
 	a.loadInstructions()
@@ -174,7 +174,7 @@ var controlGroups = regexp.MustCompile(`^isthmus-[a-z0-9-]+-[0-9a-f]{8}$`)
 // forgetGroup removes the Envoys' control group unless one of them goes on running.
 func (a *Agent) forgetGroup() {
 	if err := a.group.Remove(); err != nil {
-		a.log.Warn("control group left behind", "error", err)
+		a.log.Warn("control group not removed", "error", err)
 	}
 	a.group.Close()
 }

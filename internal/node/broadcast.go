@@ -36,7 +36,7 @@ func (b *broadcast) notify() {
 func (a *Agent) watch(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		a.log.Warn("network namespaces are looked for only now and then", "every", lookEvery.String(), "error", err)
+		a.log.Warn("network namespaces cannot be watched and are polled", "every", lookEvery.String(), "error", err)
 		<-ctx.Done()
 		return ctx.Err()
 	}

@@ -28,7 +28,7 @@ func (a *Agent) applyInstructions(in *agentapi.Instructions) {
 		err = durable.WriteFile(a.instructionsFile(), text)
 	}
 	if err != nil {
-		a.log.Error("instructions not kept", "file", a.instructionsFile(), "error", err)
+		a.log.Error("instructions not saved", "file", a.instructionsFile(), "error", err)
 	}
 }
 
@@ -36,11 +36,11 @@ func (a *Agent) applyInstructions(in *agentapi.Instructions) {
 func (a *Agent) sayRefused(findings []string) {
 	for _, f := range findings {
 		if !slices.Contains(a.rejected, f) {
-			a.log.Warn("the control plane does not let stand what this node reports", "finding", f)
+			a.log.Warn("the control plane does not accept all of this node's report", "finding", f)
 		}
 	}
 	if len(a.rejected) > 0 && len(findings) == 0 {
-		a.log.Info("the control plane lets stand all that this node reports")
+		a.log.Info("the control plane accepts all of this node's report")
 	}
 	a.rejected = findings
 }
@@ -57,7 +57,7 @@ func (a *Agent) loadInstructions() {
 		err = json.Unmarshal(text, &in)
 	}
 	if err != nil {
-		a.log.Warn("kept instructions not read, waiting for the control plane's",
+		a.log.Warn("saved instructions not read, waiting for the control plane's",
 			"file", a.instructionsFile(), "error", err)
 		return
 	}

@@ -29,13 +29,13 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(),
+	a.log.Info("stopping: callers are moved elsewhere first", "for", spreadTime.String(),
 		"drain_time", most.String())
 	a.leaving.Store(true)
 	a.reportChanged()
 	for _, p := range a.serving() {
 		if err := p.envoy.Drain(ctx); err != nil {
-			a.log.Warn("Envoy does not drain: its connections end without a word", "error", err)
+			a.log.Warn("Envoy does not drain: its connections are closed abruptly", "error", err)
 		}
 	}
 	if retry.Sleep(ctx, spreadTime) != nil {

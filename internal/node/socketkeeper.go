@@ -24,7 +24,7 @@ type socketKeeper struct {
 func (k *socketKeeper) inherit(runDir string) {
 	left, err := envoyproc.HeldSockets(runDir)
 	if err != nil {
-		k.log.Warn("the Envoy that runs does not give back the sockets kept in it, replacing it: its connections end",
+		k.log.Warn("the running Envoy does not return the sockets kept in it, replacing it: its connections are closed",
 			"error", err)
 	}
 	k.mu.Lock()

@@ -115,7 +115,7 @@ func (a *Agent) learnRoots(in *agentapi.Instructions) {
 	}
 	roots, err := identity.ParseRoots(in.Roots)
 	if err != nil {
-		a.log.Error("roots of the mesh not read, those of before stay", "error", err)
+		a.log.Error("roots of the mesh not read, the previous ones stay", "error", err)
 		return
 	}
 	a.sds.SetRoots(roots)

@@ -128,7 +128,7 @@ func usableRoots(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerStat
 	}
 	certs, err := ParseRoots(text)
 	if err != nil {
-		return rootSet{}, refuse(BadRoots, "the roots of peer %s cannot be used: %v: mend spec.bundle.inline", name,
+		return rootSet{}, refuse(BadRoots, "the roots of peer %s cannot be used: %v: correct spec.bundle.inline", name,
 			err)
 	}
 	set := rootSet{pem: text, notAfter: lastValid(certs, now)}

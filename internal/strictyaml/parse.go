@@ -59,7 +59,7 @@ var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 func syntax(text []byte, err error) *finding.Finding {
 	f := new(finding.New(finding.Syntax, kind.Key{}, "",
 		"not YAML: "+err.Error(),
-		"mend the YAML: check indentation, colons and quotes on this line and the one before"))
+		"correct the YAML: check indentation, colons and quotes on this line and the one before"))
 	if m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0]); m != nil {
 		f.Message = "not YAML: " + m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {

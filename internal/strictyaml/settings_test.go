@@ -85,7 +85,7 @@ func TestReadSettingsRefuses(t *testing.T) {
 		"- a\n":                    "a.yaml:1: must be a mapping, is a list. Fix: write a mapping",
 		"name: x\n---\nname: y\n":  "a.yaml:3: the file holds more than one document. Fix: keep one of them",
 		"name: [\n": "a.yaml:1: not YAML: did not find expected node content. " +
-			"Fix: mend the YAML: check indentation, colons and quotes on this line and the one before",
+			"Fix: correct the YAML: check indentation, colons and quotes on this line and the one before",
 		"name: x\n\tinner: {}\n": "a.yaml:2: not YAML: a tab indents this line. Fix: indent with spaces",
 		"name: \"\x00\"\n":       "a.yaml:1: the document holds a NUL byte, so it is not text. Fix: save it as UTF-8 without NUL bytes",
 		"name: {<<: {a: b}}": "a.yaml:1: name: a key here is not plain text. " +

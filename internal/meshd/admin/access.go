@@ -127,7 +127,7 @@ func (a *Admin) AdminRevoke(
 	}
 	if len(resp.Admins) == 0 {
 		return nil, status.Errorf(codes.NotFound,
-			"administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
+			"administrator %q has no valid certificate: isthmus admin list shows them", r.Name+r.ID)
 	}
 	a.Door.Recheck(ctx)
 	a.Agents.TellRevoked(revoked)

@@ -87,7 +87,7 @@ func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now
 	}
 	if failure != "" {
 		c.State, c.Detail, c.Remedy = "failed", c.Detail+": "+failure,
-			"mend what is named here; the step is tried again by itself"
+			"fix what is named here; the step is tried again by itself"
 	} else if len(waits) > 0 && now.Sub(rot.Since) > rotationPatience {
 		c.State, c.Remedy = "warning", "isthmus ca status names all that it waits for"
 	}

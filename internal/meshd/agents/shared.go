@@ -88,7 +88,7 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case err != nil:
 		if !s.failing {
-			a.Log.Warn("other control planes do not know what an agent says", "node", ag.name, "error", err)
+			a.Log.Warn("other control planes were not told what an agent reports", "node", ag.name, "error", err)
 		}
 		s.failing = true
 		return nil
@@ -123,7 +123,7 @@ func (a *Agents) unshare(ag *agent) {
 	ctx, cancel := context.WithTimeout(context.Background(), unshareTime)
 	defer cancel()
 	if err := a.State.EndAgent(ctx, ag.name, ag.stream); err != nil {
-		a.Log.Warn("other control planes do not know that an agent has gone", "node", ag.name, "error", err)
+		a.Log.Warn("other control planes were not told that an agent has disconnected", "node", ag.name, "error", err)
 	}
 }
 

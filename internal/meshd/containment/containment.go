@@ -332,7 +332,7 @@ func (c *Containment) keep(add, end []state.Quarantine) {
 		return
 	}
 	for _, q := range add[:min(len(add), maxQuarantineLines)] {
-		c.Log.Error("object quarantined: the proxy cannot live with it", "proxy", q.Proxy, "object", q.Object.String(),
+		c.Log.Error("object quarantined: the proxy cannot run with it", "proxy", q.Proxy, "object", q.Object.String(),
 			"reason", q.Reason)
 	}
 	for _, q := range end[:min(len(end), maxQuarantineLines)] {
@@ -369,7 +369,7 @@ func (c *Containment) write(ctx context.Context) {
 	c.mu.Unlock()
 	for _, one := range changes {
 		if err := c.State.ChangeQuarantines(ctx, one.add, one.end); err != nil {
-			c.Log.Error("quarantine not kept for the next start", "error", err)
+			c.Log.Error("quarantine not stored for the next start", "error", err)
 		}
 		for _, e := range one.events {
 			if err := c.State.Record(ctx, e); err != nil {

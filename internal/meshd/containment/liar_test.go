@@ -74,7 +74,7 @@ func (r *record) Record(_ context.Context, e state.Event) error {
 	return nil
 }
 
-// However often a node says that its Envoy cannot live with something, the record of actions is not filled with it.
+// However often a node says that its Envoy cannot run with something, the record of actions is not filled with it.
 func TestALiarDoesNotFillTheRecord(t *testing.T) {
 	t.Parallel()
 	r := &record{}

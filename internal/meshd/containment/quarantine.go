@@ -10,7 +10,7 @@ import (
 )
 
 // Reason says why an object is closed, as a clause.
-const Reason = "the proxy's Envoy cannot live with it"
+const Reason = "the proxy's Envoy cannot run with it"
 
 // contained lists the contained proxies, sorted by name.
 func (c *Containment) contained() []snapshot.Contained {

@@ -47,7 +47,7 @@ type outcome struct {
 func (s *search) run(ctx context.Context) (out outcome, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			err = fmt.Errorf("search for what %s cannot live with: %v", s.proxy, fault)
+			err = fmt.Errorf("search for what %s cannot run with: %v", s.proxy, fault)
 		}
 	}()
 	s.tried = map[string]error{}

@@ -190,7 +190,7 @@ func PathCheck(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Che
 		c.Detail = fmt.Sprintf("answers at %s, and reaches the control plane at %s", inner, control)
 	case control == "":
 		c.State = "failed"
-		c.Detail = "does not know where to send what peers say: its agent has not reached the control plane by an " +
+		c.Detail = "does not know where to send peers' control traffic: its agent has not reached the control plane by an " +
 			"address that other hosts could use"
 		c.Remedy = "see the log of its agent; or write the address by which gateways reach the control plane into its " +
 			"settings (names: {ips: [ADDRESS]}), and start it again"

@@ -18,7 +18,7 @@ func TestCheckRoad(t *testing.T) {
 	n := snapshot.Node{Name: "edge", Gateway: &snapshot.GatewayInfo{InnerAddress: netip.MustParseAddr("10.1.0.2")}}
 	snap := &snapshot.Snapshot{PeeringPort: 15013}
 	if c := PathCheck(snap, n, errors.New("EOF")); c.State != "failed" ||
-		!strings.HasPrefix(c.Detail, "does not know where to send what peers say") ||
+		!strings.HasPrefix(c.Detail, "does not know where to send peers' control traffic") ||
 		!strings.Contains(c.Remedy, "names: {ips") {
 		t.Errorf("%+v", c)
 	}

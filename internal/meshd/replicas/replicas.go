@@ -151,7 +151,7 @@ func (m *Member) Run(ctx context.Context) error {
 			if err == nil {
 				said, renewed = now, time.Now()
 			} else if !failed && ctx.Err() == nil {
-				m.Log.Error("lease not renewed: what only one control plane may do is left to another", "error", err)
+				m.Log.Error("lease not renewed: this control plane does not lead any more", "error", err)
 			}
 			failed = err != nil
 		}
@@ -204,7 +204,7 @@ func (m *Member) renew(ctx context.Context, s Status) error {
 	m.own, m.lead, m.until, m.others = own, lead, until, others
 	m.mu.Unlock()
 	if changed {
-		m.Log.Info("this control plane does what only one may do", "leads", s.Leads)
+		m.Log.Info("this control plane leads", "leads", s.Leads)
 		m.Changed()
 	}
 	return nil
@@ -223,7 +223,7 @@ func (m *Member) leave(ctx context.Context) {
 			continue
 		}
 		if err := m.State.Release(ctx, l); err != nil {
-			m.Log.Warn("lease not released, it ends by itself", "lease", l.Name, "error", err)
+			m.Log.Warn("lease not released, it will expire", "lease", l.Name, "error", err)
 			return
 		}
 	}

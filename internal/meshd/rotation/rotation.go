@@ -110,7 +110,7 @@ func (r *Rotator) look(ctx context.Context, rot ca.Rotation) {
 	if err != nil && ctx.Err() == nil {
 		r.failure = err.Error()
 		if before != r.failure { // log once: it is retried all the time
-			r.Log.Error("root rotation does not go on", "step", string(rot.Step), "error", err)
+			r.Log.Error("root rotation does not advance", "step", string(rot.Step), "error", err)
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (r *Rotator) Force(ctx context.Context) error {
 	var passed []string
 	for _, w := range waits {
 		passed = append(passed, fmt.Sprintf("%s: %s %s", rot.Step, w.What, w.Name))
-		r.Log.Warn("root rotation goes on without somebody", "step", string(rot.Step), "what", w.What, "name", w.Name,
+		r.Log.Warn("root rotation continues without a participant", "step", string(rot.Step), "what", w.What, "name", w.Name,
 			"why", w.Why)
 	}
 	_, err = r.Authority.AdvanceRotation(ctx, rot.Step, passed)

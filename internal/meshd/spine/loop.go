@@ -145,7 +145,7 @@ func (l *Loop) apply() {
 		if fault == nil {
 			return
 		}
-		l.Log.Error("configuration not applied, what was in force stays", "fault", fault, "stack",
+		l.Log.Error("configuration not applied, the previous one stays in force", "fault", fault, "stack",
 			string(debug.Stack()))
 		l.compiled = nil
 		if before := l.published.Load(); before != nil {
@@ -286,7 +286,7 @@ func (l *Loop) publishProxy(
 ) (news bool, fault any) {
 	defer func() {
 		if fault = recover(); fault != nil {
-			l.Log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault,
+			l.Log.Error("a proxy's configuration could not be built, it keeps the previous one", "proxy", name, "fault", fault,
 				"stack", string(debug.Stack()))
 		}
 	}()

@@ -40,7 +40,7 @@ func (p *Pending) CarryOut(
 	if err == nil || final(err) {
 		return "", err
 	}
-	p.Log.Error("in force, but not written yet: tried again until it is", "what", one.what, "error", err)
+	p.Log.Error("in force, but not stored yet: trying again", "what", one.what, "error", err)
 	p.unwritten = append(p.unwritten, one)
 	return err.Error(), nil
 }

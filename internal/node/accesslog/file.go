@@ -47,7 +47,7 @@ func (f *file) room(n int64) error {
 		err := errors.Join(f.w.Flush(), f.f.Close(), os.Rename(f.path, f.path+".1"))
 		f.f = nil
 		if err != nil {
-			return fmt.Errorf("turn access log: %w", err)
+			return fmt.Errorf("rotate access log: %w", err)
 		}
 	}
 	if f.f != nil {
@@ -59,7 +59,7 @@ func (f *file) room(n int64) error {
 	}
 	size, err := wholeLines(opened)
 	if err != nil {
-		return errors.Join(fmt.Errorf("mend access log: %w", err), opened.Close())
+		return errors.Join(fmt.Errorf("repair access log: %w", err), opened.Close())
 	}
 	f.f, f.w, f.size = opened, bufio.NewWriter(opened), size
 	return nil

@@ -13,6 +13,6 @@ const logQuestions = "dns"
 func (s *Service) Question(workload, name, qtype, result string) {
 	e := Entry{Time: time.Now(), Log: logQuestions, Verdict: result, Caller: workload, Destination: name, Method: qtype}
 	if err := errors.Join(s.questions.write(&e), s.questions.flush()); err != nil {
-		s.cfg.Log.Debug("question not written down", "file", s.questions.path, "error", err)
+		s.cfg.Log.Debug("DNS question not logged", "file", s.questions.path, "error", err)
 	}
 }

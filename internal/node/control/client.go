@@ -208,7 +208,7 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", connectError(err))
+		c.cfg.Log.Warn("joining failed, trying again", "control", c.cfg.Addresses, "error", connectError(err))
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return nil, err
 		}

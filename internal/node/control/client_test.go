@@ -41,16 +41,16 @@ func TestComplaints(t *testing.T) {
 			time.Second,
 			status.Error(codes.Unavailable,
 				`connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:15012: connect: connection refused"`),
-			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="dial tcp 10.0.0.1:15012: connect: connection refused"`,
+			`level=WARN msg="control plane unreachable, trying again" control=[10.0.0.1:15012] error="dial tcp 10.0.0.1:15012: connect: connection refused"`,
 		},
 		{
 			time.Second, errNoAnswer,
-			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
+			`level=WARN msg="control plane unreachable, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
 		},
 		{59 * time.Second, errNoAnswer, ""},
 		{
 			time.Second, errNoAnswer,
-			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
+			`level=WARN msg="control plane unreachable, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
 		},
 	} {
 		out.Reset()

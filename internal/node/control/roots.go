@@ -55,10 +55,10 @@ func (c *Client) save(svid *identity.SVID) {
 		return
 	}
 	if err != nil {
-		c.cfg.Log.Error("node identity in use but not written, tried again: an agent that starts now has the one before", "error", err)
+		c.cfg.Log.Error("node identity in use but not saved, trying again: an agent started now would use the previous one", "error", err)
 		return
 	}
-	c.cfg.Log.Info("node identity written")
+	c.cfg.Log.Info("node identity saved")
 }
 
 // saveAgain retries a failed save.

@@ -25,7 +25,7 @@ func TestIdentityThatCannotBeWritten(t *testing.T) {
 	svid := selfSigned(t)
 	c.setCertificate(svid)
 	c.saveAgain()
-	if c.Identity() != svid || strings.Count(said.String(), "not written") != 1 {
+	if c.Identity() != svid || strings.Count(said.String(), "not saved") != 1 {
 		t.Errorf("in use is %v; it said: %s", c.Identity(), said.String())
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {

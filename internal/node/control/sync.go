@@ -81,7 +81,7 @@ func (c *Client) logOutage(said *outage, err error) {
 		c.cfg.Log.Error("the control plane refuses this agent, trying again",
 			"role", string(c.cfg.Role), "control", c.cfg.Addresses, "reason", text)
 	default:
-		c.cfg.Log.Warn("control plane away, trying again", "control", c.cfg.Addresses, "error", text)
+		c.cfg.Log.Warn("control plane unreachable, trying again", "control", c.cfg.Addresses, "error", text)
 	}
 }
 

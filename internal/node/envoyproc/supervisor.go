@@ -179,7 +179,7 @@ func (s *Supervisor) adoptEarlier() error {
 		s.found = p
 		return nil
 	case err == nil:
-		s.cfg.Log.Warn("the Envoy that runs is of another program or bootstrap, replacing it: its connections end",
+		s.cfg.Log.Warn("the running Envoy has another binary or bootstrap, replacing it: its connections are closed",
 			"pid", r.pid)
 		if err := p.close(); err != nil {
 			return err
@@ -248,7 +248,7 @@ func (s *Supervisor) runOnce(ctx context.Context) error {
 		}
 	}
 	if err := s.attach(p); err != nil {
-		s.cfg.Log.Error("sockets not kept for the next agent: DNS is silent when this one ends", "error", err)
+		s.cfg.Log.Error("sockets not kept for the next agent: DNS will not answer once this one ends", "error", err)
 	}
 	s.set(func(st *agentapi.EnvoyState) { st.Running = true })
 	ended := make(chan error, 1)
@@ -294,7 +294,7 @@ func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) u
 // part leaves Envoy to the next agent or ends it.
 func (s *Supervisor) part(p *process, why error) error {
 	if s.cfg.Keep(why) {
-		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
+		s.cfg.Log.Info("Envoy keeps running without its agent", "pid", p.pid)
 		return s.detach(p)
 	}
 	return errors.Join(p.stop(), s.detach(p))
