@@ -86,11 +86,16 @@ func addNetworkFilters(fc *listenerv3.FilterChain, filters ...*listenerv3.Filter
 	fc.Filters = inOrder(networkOrder, slices.Concat(fc.Filters, filters))
 }
 
-// inOrder sorts filters by the position of their names in order.
+// inOrder sorts filters by the position of their names in order. It panics for a name that is not there: a filter
+// without a place must not run before the policies, unnoticed.
 func inOrder[F interface{ GetName() string }](order []string, filters []F) []F {
 	place := func(f F) int {
 		name, _, _ := strings.Cut(f.GetName(), "/") // the names of shared filters have a suffix
-		return slices.Index(order, name)
+		n := slices.Index(order, name)
+		if n < 0 {
+			panic("the filter " + name + " has no place in the order of filters")
+		}
+		return n
 	}
 	slices.SortStableFunc(filters, func(a, b F) int { return place(a) - place(b) })
 	return filters
