@@ -352,10 +352,10 @@ func TestRender(t *testing.T) {
 		"--type", "rds",
 	}
 	got := runAs(t, World{}, v, args...)
-	expect(t, got, 0, "ISM0001 warning: mind.")
+	expect(t, got, 0, "ISM0001 warning\n  mind.")
 	same(t, got.out, "TYPE  NAME  VERSION  BYTES  FROM\nRDS   r     -        7      -\n\nWhole: -o yaml\n")
 	fs[0].Severity = finding.Error
-	expect(t, runAs(t, World{}, v, args...), 79, "ISM0001 error: mind.")
+	expect(t, runAs(t, World{}, v, args...), 79, "ISM0001 error\n  mind.")
 }
 
 func TestValidate(t *testing.T) {
@@ -370,12 +370,14 @@ func TestValidate(t *testing.T) {
 	}}
 	got := runAs(t, World{}, v, "validate", "-f", "mesh")
 	expect(t, got, 0)
-	same(t, got.out, "Nothing to fix.\n")
+	const unchecked = "Selectors were not checked. Next: --node-config with each node's settings\n"
+	same(t, got.out, "Nothing to fix.\n"+unchecked)
+	same(t, runAs(t, World{}, v, "validate", "-f", "mesh", "--node-config", "n.yaml").out, "Nothing to fix.\n")
 	same(t, runAs(t, World{}, v, "validate", "-f", "mesh", "-o", "json").out, "{\n  \"findings\": []\n}\n")
 	fs = []finding.Finding{{Code: "ISM0001", Severity: finding.Error, Message: "mind."}}
 	got = runAs(t, World{}, v, "validate", "-f", "mesh")
 	expect(t, got, 79)
-	same(t, got.out, "ISM0001 error: mind.\n")
+	same(t, got.out, "ISM0001 error\n  mind.\n"+unchecked)
 	fs[0].Severity = finding.Warning
 	expect(t, runAs(t, World{}, v, "validate", "-f", "mesh"), 0)
 	expect(t, runAs(t, World{}, v, "validate", "-f", "none"), 65, "wrong arguments", "Next: isthmus validate --help")

@@ -160,7 +160,7 @@ func descriptionText(d description) string {
 		b.WriteString("  none\n")
 	}
 	for _, f := range d.Findings {
-		fmt.Fprintf(&b, "  %s\n", clean(f.String(), oneLine))
+		b.WriteString(findingText(f, "  "))
 	}
 	return b.String()
 }

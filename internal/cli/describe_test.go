@@ -95,6 +95,7 @@ May call it:
     by AuthorizationPolicy default/pay (p.yaml:3)
 
 Findings:
-  ISM0301 warning Service default/payments: none is ready.
+  ISM0301 warning Service default/payments
+    none is ready.
 `)
 }

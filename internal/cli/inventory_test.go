@@ -293,7 +293,9 @@ It may call:
   nothing
 
 Findings:
-  ISM0042 error AuthorizationPolicy default/pay: no. Fix: mend it.
+  ISM0042 error AuthorizationPolicy default/pay
+    no.
+    Fix: mend it.
 `)
 	for _, name := range []string{"10.0.0.2", "10.0.0.2:8080", "[fd00::2]:8080"} {
 		if by := run(t, "", "describe", name, "--socket", socket); by.out != got.out {

@@ -222,9 +222,28 @@ func findingsText(fs []finding.Finding) string {
 	finding.Sort(fs)
 	var b strings.Builder
 	for _, f := range fs {
-		b.WriteString(clean(f.String(), oneLine) + "\n")
+		b.WriteString(findingText(f, ""))
 	}
 	return b.String()
+}
+
+// findingText returns a finding for people: its heading, below it the message and the remedy, wrapped.
+func findingText(f finding.Finding, indent string) string {
+	message := f.Message
+	if f.Field != "" {
+		message = f.Field + ": " + message
+	}
+	text := indent + clean(f.Heading(), oneLine) + "\n" + hang(message, indent+"  ")
+	if f.Remedy != "" {
+		text += hang("Fix: "+f.Remedy, indent+"  ")
+	}
+	return text
+}
+
+// hang returns a text with each of its lines indented.
+func hang(text, indent string) string {
+	lines := wrap(clean(text, oneLine), helpWidth-len(indent))
+	return indent + strings.ReplaceAll(lines, "\n", "\n"+indent) + "\n"
 }
 
 // shortFingerprint returns the first digits of a fingerprint, enough to tell two apart.

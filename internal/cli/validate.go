@@ -31,7 +31,7 @@ Exits with 79 when the configuration holds an error.`,
 			resp := struct {
 				Findings []finding.Finding `json:"findings"`
 			}{fs}
-			if err := a.print(resp, func(when) string { return findingsText(fs) }); err != nil {
+			if err := a.print(resp, func(when) string { return findingsText(fs) + unchecked(nodes) }); err != nil {
 				return err
 			}
 			return findingsError(fs)
@@ -40,6 +40,14 @@ Exits with 79 when the configuration holds an error.`,
 	cmd.Flags().StringVarP(&dir, "filename", "f", "", "folder of YAML that describes the mesh (required)")
 	cmd.Flags().StringArrayVar(&nodes, "node-config", nil, "an agent's settings file, for its workloads; repeat it")
 	return a.printer(cmd)
+}
+
+// unchecked returns what was not checked for want of the agents' settings files.
+func unchecked(nodes []string) string {
+	if len(nodes) > 0 {
+		return ""
+	}
+	return "Selectors were not checked. Next: --node-config with each node's settings\n"
 }
 
 // findingsError returns the exit code for findings that are already printed.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -115,8 +116,22 @@ func TestWideProxiesTable(t *testing.T) {
 }
 
 func TestFindingsText(t *testing.T) {
-	same(t, findingsText(cards().Findings), `ISM0103 error a.yaml:3 FederatedExport default/p spec.port: no such port. Fix: name one.
-ISM0200 warning Service default/x: selects nothing. Fix: mend the selector.
+	same(t, findingsText(cards().Findings), `ISM0103 error a.yaml:3 FederatedExport default/p
+  spec.port: no such port.
+  Fix: name one.
+ISM0200 warning Service default/x
+  selects nothing.
+  Fix: mend the selector.
+`)
+	same(t, findingsText(nil), "Nothing to fix.\n")
+	long := finding.Finding{
+		Code: "ISM0103", Severity: finding.Error, File: "a.yaml", Line: 3, Message: "a b" + strings.Repeat(" c", 40),
+		Remedy: "no\nline",
+	}
+	same(t, findingText(long, "  "), `  ISM0103 error a.yaml:3
+    a b c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c
+    c c c c
+    Fix: no line
 `)
 }
 

@@ -74,8 +74,11 @@ func TestLoadRefuses(t *testing.T) {
 			"log:\n  lvl: debug\n",
 			`control.yaml:2: log.lvl: there is no field "lvl" here. Fix: remove it, or use one of: format, level`,
 		},
-		"wrong type":  {"socket: [a]\n", "control.yaml:1: socket: must be text, is a list. Fix: write text"},
-		"wrong level": {"log: {level: loud}\n", `control.yaml:1: log.level: "loud" is no Level: slog: level string "loud": unknown name. Fix: write debug`},
+		"wrong type": {"socket: [a]\n", "control.yaml:1: socket: must be text, is a list. Fix: write text"},
+		"wrong level": {
+			"log: {level: loud}\n",
+			`control.yaml:1: log.level: "loud" is not a log level. Fix: write debug`,
+		},
 		"key twice": {
 			"socket: a\nsocket: b\n",
 			`control.yaml:2: socket: the key "socket" stands twice in this mapping. Fix: keep one of the two`,

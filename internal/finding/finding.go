@@ -76,6 +76,19 @@ func (f Finding) At(file string, line int) Finding {
 // String returns the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer:
 // … Fix: …".
 func (f Finding) String() string {
+	s := f.Heading()
+	if f.Field != "" {
+		s += " " + f.Field
+	}
+	s += ": " + f.Message
+	if f.Remedy != "" {
+		s += " Fix: " + f.Remedy
+	}
+	return s
+}
+
+// Heading returns what the finding is about: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments".
+func (f Finding) Heading() string {
 	s := string(f.Code) + " " + f.Severity.String()
 	if f.File != "" {
 		s += " " + f.File
@@ -85,13 +98,6 @@ func (f Finding) String() string {
 	}
 	if f.Object != (kind.Key{}) {
 		s += " " + f.Object.String()
-	}
-	if f.Field != "" {
-		s += " " + f.Field
-	}
-	s += ": " + f.Message
-	if f.Remedy != "" {
-		s += " Fix: " + f.Remedy
 	}
 	return s
 }

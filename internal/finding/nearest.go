@@ -73,10 +73,13 @@ func Distance(a, b string) int {
 
 // DidYouMean returns the remedy for an unknown name.
 func DidYouMean(name string, candidates []string) string {
-	if n := Nearest(name, candidates); n != "" {
+	n := Nearest(name, candidates)
+	switch {
+	case n != "" && len(candidates) == 1:
+		return "did you mean " + n + "?"
+	case n != "":
 		return "did you mean " + n + "? It is one of: " + strings.Join(candidates, ", ")
-	}
-	if len(candidates) == 0 {
+	case len(candidates) == 0:
 		return "remove it"
 	}
 	return "remove it, or use one of: " + strings.Join(candidates, ", ")

@@ -9,6 +9,9 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
+// nothingWritten is the remedy for a field without a value, often because what belongs to it is not indented.
+const nothingWritten = "write a value, or remove the line; what belongs to it on the next lines must be indented deeper"
+
 // fitsMessage checks a JSON value against a protobuf message, field by field. It is stricter than protojson: documented
 // field names only, enums by name, numbers as numbers, and no empty values, since in a policy "principals:" without a
 // value would mean "anybody". It returns the value in the form that protojson accepts, which differs for durations.
@@ -53,7 +56,7 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) any {
 	switch {
 	case v == nil:
-		r.Refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
+		r.Refuse(finding.WrongType, path, "nothing is written here", nothingWritten)
 	case fd.IsMap():
 		m, ok := v.(map[string]any)
 		if !ok {
@@ -78,7 +81,7 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 
 func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any) any {
 	if v == nil {
-		r.Refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
+		r.Refuse(finding.WrongType, path, "nothing is written here", nothingWritten)
 		return v
 	}
 	switch fd.Kind() {

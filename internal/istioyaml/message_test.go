@@ -57,9 +57,9 @@ func TestDurations(t *testing.T) {
 		timeout, most        any
 		field, message, hint string
 	}{
-		{"soon", int64(5), timeout, `"soon" is no duration`, `such as "500ms"`},
-		{"5", int64(5), timeout, `"5" is no duration`, `such as "500ms"`},
-		{"3000000h", int64(5), timeout, `"3000000h" is no duration`, `such as "500ms"`},
+		{"soon", int64(5), timeout, `"soon" is not a duration`, `such as "500ms"`},
+		{"5", int64(5), timeout, `"5" is not a duration`, `such as "500ms"`},
+		{"3000000h", int64(5), timeout, `"3000000h" is not a duration`, `such as "500ms"`},
 		{int64(5), int64(5), timeout, "must be a duration, is a whole number", `such as "500ms"`},
 		{"1s", "5", most, "must be a whole number, is text", "write a whole number"},
 		{"1s", int64(-1), most, "-1 is out of range", "write a number from 0"},

@@ -50,8 +50,17 @@ func (r *report) metadata(doc map[string]any, k kind.Kind) bool {
 		r.Refuse(finding.Metadata, "metadata", "metadata is missing", "write metadata: with name: inside")
 		return false
 	}
-	if text(md["name"]) == "" {
+	switch name := md["name"].(type) {
+	case nil:
 		r.Refuse(finding.Metadata, "metadata.name", "the object has no name", "write metadata.name")
+		return false
+	case string:
+		if name == "" {
+			r.Refuse(finding.Metadata, "metadata.name", "the object's name is empty", "write metadata.name")
+			return false
+		}
+	default:
+		r.WrongType("metadata.name", "text", name)
 		return false
 	}
 	if k.Namespaced && md["namespace"] == nil {

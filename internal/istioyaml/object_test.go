@@ -72,6 +72,9 @@ func TestOneObject(t *testing.T) {
 			"!AuthorizationPolicy shop/no; ISM-SCH13",
 		},
 		"no name": {replace("name: no, ", ""), "!AuthorizationPolicy shop/ app=web; ISM-SCH15"},
+		"name without quotes": {
+			replace("name: no", "name: 42"), "!AuthorizationPolicy shop/ app=web; ISM-SCH17",
+		},
 		"name that cannot be": {
 			replace("name: no", "name: NO"), "!AuthorizationPolicy shop/ app=web; ISM-SCH15",
 		},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,6 +74,35 @@ func TestValidate(t *testing.T) {
 				t.Error("the document was changed")
 			}
 		})
+	}
+}
+
+// TestRemedies: the remedy says what to write, in the words of the field's description.
+func TestRemedies(t *testing.T) {
+	var got []string
+	for _, d := range []map[string]any{
+		document("MeshPeer", map[string]any{"trustDomain": "a.example"}), document("FederatedImport", map[string]any{}),
+		document("Mesh", map[string]any{"trustDomain": "A"}),
+	} {
+		for _, f := range schema.New().Validate(d["kind"].(string), d) {
+			got = append(got, f.Remedy)
+		}
+	}
+	want := []string{
+		"write bundle: where the peer's roots come from.",
+		"write gatewayAddresses: host:port of the peer's federation gateways.",
+		"write gatewayIDs: the exact SPIFFE IDs of the peer's gateways. All lie in TrustDomain.",
+		"write knownAs: the name by which the peer knows this mesh; " +
+			"it stands in the SNI of what this mesh asks of the peer.",
+		"write from: the peers that serve it.",
+		"write port: the port on which local callers find it.",
+		"write trustDomain: the SPIFFE trust domain of every identity in the mesh " +
+			"(SPIFFE ID §2.1). It cannot change later.",
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

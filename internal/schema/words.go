@@ -33,11 +33,10 @@ func (c *schema) unknownFields(paths []string) []finding.Finding {
 
 // word turns an API server's error into a finding.
 func (c *schema) word(e *field.Error) finding.Finding {
-	code, message, remedy := finding.Invalid, detail(e), c.describe(e.Field)
+	code, message, remedy := finding.Invalid, detail(e), c.remedy(e.Field)
 	switch e.Type {
 	case field.ErrorTypeRequired:
-		_, name := cut(e.Field)
-		code, message, remedy = finding.Required, "the field is missing", "write "+name+": "+remedy
+		code, message = finding.Required, "the field is missing"
 	case field.ErrorTypeTypeInvalid:
 		code, message = finding.WrongType, "the value has the wrong type: "+message
 	case field.ErrorTypeNotSupported:
@@ -64,13 +63,27 @@ func list(detail string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(detail, "supported values: "), `"`, "")
 }
 
-// describe returns the description of a field.
-func (c *schema) describe(path string) string {
+// remedy returns how to write a field, by its description: "write bundle: where the peer's roots come from".
+func (c *schema) remedy(path string) string {
 	s := c.at(path)
 	if s == nil || s.Description == "" {
 		return "see the kind's page in docs/kinds"
 	}
-	return strings.Join(strings.Fields(s.Description), " ")
+	_, name := cut(path)
+	name, _, _ = strings.Cut(name, "[")
+	return "write " + name + ": " + phrase(name, strings.Fields(s.Description))
+}
+
+// phrase returns the words of a description after the field's name: "Bundle is where the roots come from" becomes
+// "where the roots come from", "Port of the service" becomes "the port of the service".
+func phrase(name string, words []string) string {
+	switch {
+	case len(words) < 2 || !strings.EqualFold(words[0], name):
+		return strings.Join(words, " ")
+	case slices.Contains([]string{"is", "are", "lists"}, words[1]):
+		return strings.Join(words[2:], " ")
+	}
+	return "the " + name + " " + strings.Join(words[1:], " ")
 }
 
 // at returns the schema of a path, or nil.

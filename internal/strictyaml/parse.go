@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -65,6 +66,12 @@ func syntax(text []byte, err error) *finding.Finding {
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			f.Line = max(0, n-1)
 		}
+		if strings.HasPrefix(m[2], "did not find expected key") ||
+			strings.HasPrefix(m[2], "did not find expected '-'") {
+			f.Line = faultyLine(text, err.Error(), f.Line)
+			f.Message = "not YAML: the indentation of this line fits no line above it"
+			f.Remedy = "indent it like the lines that it belongs with"
+		}
 	}
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		if bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("\t")) && len(bytes.TrimSpace(line)) > 0 {
@@ -73,6 +80,23 @@ func syntax(text []byte, err error) *finding.Finding {
 		}
 	}
 	return f
+}
+
+// faultyLine returns the first line that the parser cannot be given without the error. For a fault in a block the
+// parser itself names the line at which the block begins, which is begins here.
+func faultyLine(text []byte, message string, begins int) int {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	return begins + sort.Search(len(lines)-begins-1, func(n int) bool {
+		dec := yaml.NewDecoder(bytes.NewReader(bytes.Join(lines[:begins+n+1], nil)))
+		for {
+			switch err := dec.Decode(new(yaml.Node)); {
+			case errors.Is(err, io.EOF):
+				return false
+			case err != nil:
+				return err.Error() == message
+			}
+		}
+	})
 }
 
 // Resolve returns the target of an alias.

@@ -78,14 +78,16 @@ func TestReadSettingsRefuses(t *testing.T) {
 			`Fix: did you mean port? It is one of: on, port, share`,
 		"name: x\nname: y\n":       `a.yaml:2: name: the key "name" stands twice in this mapping. Fix: keep one of the two`,
 		"name: 5\n":                "a.yaml:1: name: must be text, is a whole number. Fix: put it in quotes",
-		"\nat: [10.0.0.1, here]\n": `a.yaml:2: at[1]: "here" is no Addr: ParseAddr("here"): unable to parse IP. Fix: write an IP address such as "10.0.0.1"`,
+		"\nat: [10.0.0.1, here]\n": `a.yaml:2: at[1]: "here" is not an IP address. Fix: write an IP address such as "10.0.0.1"`,
 		"rest: 5\n":                `a.yaml:1: rest: must be a duration, is a whole number. Fix: write a duration such as "500ms", "90s" or "24h"`,
-		"inner: {port: 65536}":     "a.yaml:1: inner.port: 65536 is out of range. Fix: write a number that the field can hold",
+		"inner: {port: 65536}":     "a.yaml:1: inner.port: 65536 is out of range. Fix: write a number from 0 to 65535",
 		"inner: {on: yes}":         "a.yaml:1: inner.on: must be true or false, is text. Fix: write true or false",
 		"- a\n":                    "a.yaml:1: must be a mapping, is a list. Fix: write a mapping",
 		"name: x\n---\nname: y\n":  "a.yaml:3: the file holds more than one document. Fix: keep one of them",
 		"name: [\n": "a.yaml:1: not YAML: did not find expected node content. " +
 			"Fix: correct the YAML: check indentation, colons and quotes on this line and the one before",
+		"name: x\ninner:\n  on: true\n  share: 1\n port: 5\nat: []\n": "a.yaml:5: not YAML: the indentation of this " +
+			"line fits no line above it. Fix: indent it like the lines that it belongs with",
 		"name: x\n\tinner: {}\n": "a.yaml:2: not YAML: a tab indents this line. Fix: indent with spaces",
 		"name: \"\x00\"\n":       "a.yaml:1: the document holds a NUL byte, so it is not text. Fix: save it as UTF-8 without NUL bytes",
 		"name: {<<: {a: b}}": "a.yaml:1: name: a key here is not plain text. " +

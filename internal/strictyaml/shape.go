@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -174,8 +175,17 @@ func (r *Report) fitsInteger(s *Shape, path string, v any) {
 	}
 	n := reflect.New(s.typ).Elem()
 	if n.CanInt() && n.OverflowInt(i) || n.CanUint() && (i < 0 || n.OverflowUint(uint64(i))) {
-		r.Refuse(finding.Invalid, path, fmt.Sprintf("%d is out of range", i), "write a number that the field can hold")
+		r.Refuse(finding.Invalid, path, fmt.Sprintf("%d is out of range", i), "write a number "+rangeOf(s.typ))
 	}
+}
+
+// rangeOf returns "from 0 to 65535" for the numbers of an integer type.
+func rangeOf(t reflect.Type) string {
+	if reflect.Zero(t).CanUint() {
+		return fmt.Sprintf("from 0 to %d", uint64(math.MaxUint64)>>(64-t.Bits()))
+	}
+	highest := int64(math.MaxInt64) >> (64 - t.Bits())
+	return fmt.Sprintf("from %d to %d", -highest-1, highest)
 }
 
 func (r *Report) fitsCustom(s *Shape, path string, v any) {
@@ -184,9 +194,8 @@ func (r *Report) fitsCustom(s *Shape, path string, v any) {
 		err = json.Unmarshal(data, reflect.New(s.typ).Interface())
 	}
 	if err != nil {
-		r.Refuse(finding.WrongType, path,
-			fmt.Sprintf("%s is no %s: %v", finding.Clip(string(data)), s.typ.Name(), err),
-			remedyFor(s.typ.Name()))
+		what, remedy := expected(s.typ.Name())
+		r.Refuse(finding.WrongType, path, fmt.Sprintf("%s is not %s", finding.Clip(string(data)), what), remedy)
 	}
 }
 
@@ -195,30 +204,35 @@ func (r *Report) fitsCustom(s *Shape, path string, v any) {
 func (r *Report) Duration(path string, v any) (d time.Duration, ok bool) {
 	text, ok := v.(string)
 	if !ok {
-		r.Refuse(finding.WrongType, path, "must be a duration, is "+TypeName(v), remedyFor("Duration"))
+		r.Refuse(finding.WrongType, path, "must be a duration, is "+TypeName(v), durationRemedy)
 		return 0, false
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		r.Refuse(finding.WrongType, path, fmt.Sprintf("%q is no duration", finding.Clip(text)), remedyFor("Duration"))
+		r.Refuse(finding.WrongType, path, fmt.Sprintf("%q is not a duration", finding.Clip(text)), durationRemedy)
 	}
 	return d, err == nil
 }
 
-func remedyFor(typeName string) string {
+const durationRemedy = `write a duration such as "500ms", "90s" or "24h"`
+
+// expected returns what a value of a type with a text form is ("an IP address"), and the remedy for one that is not.
+func expected(typeName string) (what, remedy string) {
 	switch typeName {
 	case "Duration":
-		return `write a duration such as "500ms", "90s" or "24h"`
+		return "a duration", durationRemedy
 	case "Time", "MicroTime":
-		return `write a time such as "2030-01-31T12:00:00Z"`
+		return "a time", `write a time such as "2030-01-31T12:00:00Z"`
 	case "Addr":
-		return `write an IP address such as "10.0.0.1"`
+		return "an IP address", `write an IP address such as "10.0.0.1"`
+	case "Prefix":
+		return "a range of IP addresses", `write a range such as "10.0.0.0/8"`
 	case "Level":
-		return "write debug, info, warn or error"
+		return "a log level", "write debug, info, warn or error"
 	case "IntOrString":
-		return "write a number or a name"
+		return "a number or a name", "write a number or a name"
 	}
-	return "write a valid " + typeName
+	return "a valid " + typeName, "write a valid " + typeName
 }
 
 // UnknownField adds a finding about an unknown field.
