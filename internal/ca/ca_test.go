@@ -219,7 +219,8 @@ func TestStartRefusals(t *testing.T) {
 		{"key file gone", func(t *testing.T, b *bench, c *ca.Config) {
 			b.start(t)
 			check(t, os.Remove(b.keyFile()))
-		}, "key file {dir}/ca.key is missing"},
+		}, "key file {dir}/ca.key is missing, and the CA's private keys in the state open with nothing else: " +
+			"restore it from its backup, or copy it from another control plane of the mesh."},
 		{"another key file", func(t *testing.T, b *bench, c *ca.Config) {
 			b.start(t)
 			newBench(t).copyKey(t, b.keyFile())

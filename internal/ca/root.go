@@ -56,9 +56,9 @@ func (a *Authority) loadKey(first bool) (keyFile, error) {
 		return makeKeyFile(path)
 	case missing:
 		return f,
-			fmt.Errorf("key file %s is missing, and the CA's private keys in the state open with nothing else: restore it from its backup. "+
-				"Without it the mesh can only begin anew, with a new state file: then every node and peer must join again",
-				path)
+			fmt.Errorf("key file %s is missing, and the CA's private keys in the state open with nothing else: "+
+				"restore it from its backup, or copy it from another control plane of the mesh. Without it the mesh "+
+				"can only begin anew, with a new state: then every node and peer must join again", path)
 	case err != nil:
 		return f, err
 	case f.guards && first:
