@@ -366,7 +366,7 @@ func (w *world) policy(ns, name string) {
 	case 0:
 		from = &istiosec.Source{Namespaces: []string{w.pick(worldNamespaces)}}
 	case 1:
-		from = &istiosec.Source{Principals: []string{"*"}}
+		from = w.source()
 	}
 	p := &security.AuthorizationPolicy{ObjectMeta: w.meta(ns, name)}
 	p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": w.pick(worldAccounts)}}
@@ -378,6 +378,29 @@ func (w *world) policy(ns, name string) {
 		p.Spec.Action = istiosec.AuthorizationPolicy_DENY
 	}
 	w.ap[ns+name] = p
+}
+
+// source does not name its callers one by one, or excludes some.
+func (w *world) source() *istiosec.Source {
+	one := w.pick(worldAccounts)
+	switch w.rand.IntN(7) {
+	case 0:
+		return &istiosec.Source{Principals: []string{"m.example/ns/a/*"}}
+	case 1:
+		return &istiosec.Source{Principals: []string{"*/sa/" + one}}
+	case 2:
+		return &istiosec.Source{NotPrincipals: []string{"m.example/ns/a/sa/" + one}}
+	case 3:
+		return &istiosec.Source{
+			Principals:    []string{"m.example/ns/a/sa/" + one, "m.example/ns/b/sa/" + one, "old.example/ns/b/sa/x"},
+			NotNamespaces: []string{w.pick(worldNamespaces)},
+		}
+	case 4:
+		return &istiosec.Source{ServiceAccounts: []string{w.pick(worldNamespaces) + "/" + one}}
+	case 5:
+		return &istiosec.Source{NotServiceAccounts: []string{"a/" + one}, Namespaces: []string{"a", "c"}}
+	}
+	return &istiosec.Source{Principals: []string{"*"}}
 }
 
 func (w *world) sidecar(ns, name string) {
@@ -402,9 +425,33 @@ func (w *world) addressOf(key string) string {
 func (w *world) change() string {
 	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
 	key := ns + name
-	switch what := w.rand.IntN(31); what {
+	switch what := w.rand.IntN(34); what {
 	case 28, 29, 30:
 		return w.changeAround()
+	case 31:
+		if _, ok := w.ap["isthmus-system"+name]; ok {
+			delete(w.ap, "isthmus-system"+name)
+			return "no policy of all namespaces"
+		}
+		w.policy("isthmus-system", name)
+		return "a policy of all namespaces"
+	case 32: // another control plane says who was first
+		for k, o := range w.origins {
+			if k.Namespace == ns && k.Name == name {
+				o.FirstSeen = time.Unix(int64(100+w.rand.IntN(100)), 0)
+				w.origins[k] = o
+			}
+		}
+		return "the ages of " + key
+	case 33:
+		if p := w.ap[key]; p != nil {
+			p = p.DeepCopy()
+			p.Spec.Rules[0].When = []*istiosec.Condition{{
+				Key: "source.namespace", Values: []string{w.pick(worldNamespaces)},
+			}}
+			w.ap[key] = p
+		}
+		return "a condition of " + key
 	case 26:
 		w.sidecar(ns, name)
 		return "sidecar " + key

@@ -198,8 +198,10 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if err != nil {
 		return err
 	}
+	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
 	d.store, err = store.Open(ctx, store.Config{
 		Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, PeeringPort: port, Now: d.now,
+		Ended: d.standing.HasEnded,
 	})
 	if err != nil {
 		return err
@@ -208,7 +210,6 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 		return err
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
-	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
 	d.pending = &standing.Pending{Log: d.log}
 	d.door = door.New(door.Config{
 		Methods: methods, Judge: d.standing.Judge, Events: d.db, Refusals: d.refusals, Log: d.log,

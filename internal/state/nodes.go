@@ -28,6 +28,7 @@ type Registration struct {
 	// Conversation is the number of the session that carried the report. Later sessions have higher numbers.
 	Conversation uint64
 	Workloads    []snapshot.Workload
+	Generation   string // of the node's certificates; RegisterNode ignores it
 }
 
 // Agent is the open session of a node's agent with a control plane.

@@ -36,11 +36,11 @@ type registered struct {
 func (s *Store) Register(
 	ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error,
 ) error {
-	return s.alone(ctx, node.Name, func() error {
+	return s.alone(ctx, node.Name, func(forgotten uint64) error {
 		if err := stands(); err != nil {
 			return err
 		}
-		return s.register(ctx, registered{stream: stream, node: node, said: workloads})
+		return s.register(ctx, registered{stream: stream, node: node, said: workloads}, forgotten)
 	})
 }
 
@@ -49,7 +49,7 @@ const maxRereads = 5
 
 // alone serialises registrations of a node. If another control plane has assigned a name or address that seemed free
 // here, alone loads that and retries.
-func (s *Store) alone(ctx context.Context, node string, register func() error) error {
+func (s *Store) alone(ctx context.Context, node string, register func(forgotten uint64) error) error {
 	for n := 0; ; n++ {
 		err := s.locked(node, register)
 		if !errors.Is(err, state.ErrExists) || !s.cfg.Kept.Shared() || n == maxRereads {
@@ -61,17 +61,25 @@ func (s *Store) alone(ctx context.Context, node string, register func() error) e
 	}
 }
 
-func (s *Store) locked(node string, do func() error) error {
+// locked serialises what is done about a node. do is told how often the node was forgotten before.
+func (s *Store) locked(node string, do func(forgotten uint64) error) error {
 	one := s.registrationOf(node)
 	one.Lock()
 	defer one.Unlock()
-	return do()
+	s.mu.Lock()
+	forgotten := s.forgotten[node]
+	s.mu.Unlock()
+	return do(forgotten)
 }
 
-// register must be called with the node's registration lock held.
-func (s *Store) register(ctx context.Context, next registered) error {
+// register must be called with the node's registration lock held. It has no effect if the node is forgotten meanwhile.
+func (s *Store) register(ctx context.Context, next registered, forgotten uint64) error {
 	name := next.node.Name
 	s.mu.Lock()
+	if s.forgotten[name] != forgotten {
+		s.mu.Unlock()
+		return fmt.Errorf("register node %s: %w", name, state.ErrRevoked)
+	}
 	old := s.registry[name]
 	if old == nil {
 		old = &registered{}
@@ -101,6 +109,10 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.forgotten[name] != forgotten {
+		s.freed = s.claims.release(name, next.workloads, nil) || s.freed
+		return fmt.Errorf("register node %s: %w", name, state.ErrRevoked)
+	}
 	s.registry[name] = &next
 	freed := s.claims.release(name, old.workloads, next.workloads)
 	s.freed = s.freed || freed
@@ -167,29 +179,29 @@ func (s *Store) Written() {
 
 // again registers a node's last report again.
 func (s *Store) again(ctx context.Context, node string) error {
-	return s.alone(ctx, node, func() error {
+	return s.alone(ctx, node, func(forgotten uint64) error {
 		s.mu.Lock()
 		r := s.registry[node]
 		s.mu.Unlock()
 		if r == nil {
 			return nil
 		}
-		return s.register(ctx, registered{stream: r.stream, node: r.node, said: r.said})
+		return s.register(ctx, registered{stream: r.stream, node: r.node, said: r.said}, forgotten)
 	})
 }
 
 // ReloadNode loads what a node has reported to another control plane, or that another one has revoked it.
 func (s *Store) ReloadNode(ctx context.Context, node string) error {
-	return s.locked(node, func() error {
+	return s.locked(node, func(forgotten uint64) error {
 		r, err := s.cfg.Kept.Registration(ctx, node)
 		switch {
-		case errors.Is(err, state.ErrNotFound):
+		case err == nil && s.cfg.Ended != nil && s.cfg.Ended(r.Generation), errors.Is(err, state.ErrNotFound):
 			s.forget(node)
 			return nil
 		case err != nil:
 			return err
 		}
-		s.takeIn(r)
+		s.takeIn(r, forgotten)
 		return nil
 	})
 }
@@ -218,9 +230,12 @@ func (s *Store) ReloadNodes(ctx context.Context) error {
 }
 
 // takeIn puts a stored registration into effect. The caller holds the node's registration lock.
-func (s *Store) takeIn(r state.Registration) {
+func (s *Store) takeIn(r state.Registration, forgotten uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.forgotten[r.Node.Name] != forgotten {
+		return // revoked since it was read
+	}
 	old := s.registry[r.Node.Name]
 	if old == nil {
 		old = &registered{}
@@ -279,12 +294,13 @@ func (s *Store) Clashes(node string) []finding.Finding {
 	return nil
 }
 
-// Forget removes a revoked node.
+// Forget removes a revoked node. It does not wait for a registration in progress, which may wait for the database:
+// that has no effect any more.
 func (s *Store) Forget(node string) {
-	_ = s.locked(node, func() error { // wait for a registration in progress, which would bring it back
-		s.forget(node)
-		return nil
-	})
+	s.mu.Lock()
+	s.forgotten[node]++
+	s.mu.Unlock()
+	s.forget(node)
 }
 
 func (s *Store) forget(node string) {

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"isthmus.dev/isthmus/internal/fieldtest"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // hosted is a workload in a network namespace of its own.
@@ -107,6 +110,55 @@ func TestAddressesOfOneNode(t *testing.T) {
 	l.says(t, 5, "a", hosted("one", "10.0.0.1"), hosted("two", "10.0.0.2"))
 	same(t, "and back", l.inForce(), []string{"one@a", "two@a"})
 	same(t, "no clash is left", l.clashes(), []string{})
+}
+
+// A revocation waits for no registration that waits for the database, and that has no effect any more.
+func TestRevocationWaitsForNoRegistration(t *testing.T) {
+	l := newLab(t, file(t))
+	for _, n := range []string{"a", "b"} {
+		l.attest(t, n)
+	}
+	l.says(t, 1, "a", hosted("web", "10.0.0.1"))
+	l.kept.gate = make(chan struct{})
+	underway, written, forgotten := make(chan struct{}), make(chan error), make(chan struct{})
+	go func() {
+		written <- l.Register(t.Context(), 2, node("a"), []snapshot.Workload{hosted("web", "10.0.0.1"),
+			hosted("more", "10.0.0.2")}, func() error { close(underway); return nil })
+	}()
+	<-underway
+	go func() { l.Forget("a"); close(forgotten) }()
+	select {
+	case <-forgotten:
+	case <-time.After(waittest.Patience):
+		t.Fatal("the revocation waits")
+	}
+	same(t, "in force", l.inForce(), []string{})
+	close(l.kept.gate)
+	if err := <-written; !errors.Is(err, state.ErrRevoked) {
+		t.Errorf("the registration: %v", err)
+	}
+	same(t, "once it is written", l.inForce(), []string{})
+	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
+	l.says(t, 3, "b", hosted("web", "10.0.0.1"), hosted("more", "10.0.0.2"))
+	same(t, "what it claimed is free", l.inForce(), []string{"web@b", "more@b"})
+}
+
+// What the state says of a node whose revocation is not written yet does not bring it back. Who joined again is another.
+func TestReloadBringsNoRevokedNodeBack(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	l.says(t, 1, "a", hosted("web", "10.0.0.1"))
+	r, err := l.kept.Registration(t.Context(), "a")
+	must(t, err)
+	l.cfg.Ended = func(generation string) bool { return generation == r.Generation }
+	l.Forget("a")
+	must(t, l.ReloadNodes(t.Context()))
+	same(t, "in force", l.inForce(), []string{})
+	must(t, l.kept.AttestNode(t.Context(), state.Node{
+		Node: snapshot.Node{Name: "a", Role: snapshot.RoleNode}, Generation: "again", Attested: noon,
+	}))
+	must(t, l.ReloadNode(t.Context(), "a"))
+	same(t, "once it has joined again", l.inForce(), []string{"web@a"})
 }
 
 // A revocation holds before it is written, and what it frees is given on as soon as it is.

@@ -42,6 +42,8 @@ type Config struct {
 	PeeringAddresses []netip.AddrPort
 	PeeringPort      uint16
 	Now              func() time.Time
+	// Ended reports whether a generation of a node was revoked, which may not be written yet. Nil: none was.
+	Ended func(generation string) bool
 }
 
 // Store holds the latest snapshot.
@@ -63,6 +65,7 @@ type Store struct {
 	addressed   bool
 	unaddressed []vip.Host
 	registry    map[string]*registered // by node
+	forgotten   map[string]uint64      // how often each node was revoked here
 	claims      claims                 // of registry and of registrations in progress
 	freed       bool                   // names or addresses that somebody may wait for were freed
 	early       bool                   // freed here, but their owner's revocation is not written yet
@@ -87,6 +90,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
+		forgotten: map[string]uint64{},
 		shut: map[string]*shutPeer{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)

@@ -67,7 +67,7 @@ func (s *Standing) holds(ctx context.Context, id spiffe.ID, generation string) e
 
 // Node returns the node with this generation. If name is not empty, it must be its name.
 func (s *Standing) Node(ctx context.Context, name, generation string) (state.Node, error) {
-	if s.hasEnded(generation) {
+	if s.HasEnded(generation) {
 		return state.Node{}, revoked(name)
 	}
 	n, err := known(ctx, s, s.nodes, s.State.NodeOf, generation)
@@ -81,7 +81,7 @@ func (s *Standing) Node(ctx context.Context, name, generation string) (state.Nod
 			name)
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
-	case !n.Revoked.IsZero() || s.hasEnded(generation):
+	case !n.Revoked.IsZero() || s.HasEnded(generation):
 		return n, revoked(n.Name)
 	}
 	return n, nil
@@ -106,7 +106,7 @@ func (s *Standing) judgeAdmin(ctx context.Context, name, generation string) erro
 				"the control plane's host", name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
-	case !a.Revoked.IsZero() || s.hasEnded(generation):
+	case !a.Revoked.IsZero() || s.HasEnded(generation):
 		return status.Errorf(codes.PermissionDenied, "this certificate of administrator %s was revoked", name)
 	}
 	return nil
@@ -139,7 +139,8 @@ func known[T any](
 	return v, nil
 }
 
-func (s *Standing) hasEnded(generation string) bool {
+// HasEnded reports whether a generation was revoked since the start of this process.
+func (s *Standing) HasEnded(generation string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended[generation]

@@ -150,7 +150,7 @@ func (d *DB) Registration(ctx context.Context, node string) (state.Registration,
 	r, err := one(ctx, d, "registration", func(s scanner) (state.Registration, error) {
 		var r state.Registration
 		err := s.Scan(&r.Node.Name, &r.Node.Role, jsonOf{&r.Node.Gateway}, addrOf{&r.Node.Reached},
-			&r.Node.Builtin, &r.Conversation)
+			&r.Node.Builtin, &r.Conversation, &r.Generation)
 		return r, err
 	}, node)
 	if err != nil {

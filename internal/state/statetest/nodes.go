@@ -129,7 +129,7 @@ func namesAndAddresses(t *testing.T, s state.Store) {
 	a.Node, b.Node = "n2", "n2"
 	same(t, got, state.Registration{
 		Node: snapshot.Node{Name: "n2", Role: snapshot.RoleNode}, Conversation: 1,
-		Workloads: []snapshot.Workload{a, b},
+		Workloads: []snapshot.Workload{a, b}, Generation: "generation of n2",
 	})
 	_, err = s.Registration(ctx, "n1")
 	wantErr(t, err, state.ErrNotFound)

@@ -26,7 +26,7 @@ UPDATE nodes SET conversations = conversations + 1 WHERE name = $1 AND generatio
 SELECT conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
 
 -- read: registration
-SELECT name, role, gateway, reached, builtin, conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
+SELECT name, role, gateway, reached, builtin, conversation, generation FROM nodes WHERE name = $1 AND revoked IS NULL;
 
 -- read: workloads-of
 SELECT workload FROM workloads WHERE node = $1 ORDER BY namespace, name;
