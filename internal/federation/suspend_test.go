@@ -91,8 +91,9 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 	p := &plane{state: &faulty{Store: db, writes: -1}}
 	own := peerrules.EncodeRoots([]*x509.Certificate{newAuthority(t, "retail").cert})
 	var err error
-	if p.store, err = store.Open(t.Context(),
-		store.Config{Kept: p.state, Roots: func() []byte { return own }, Now: time.Now}); err != nil {
+	if p.store, err = store.Open(t.Context(), store.Config{
+		Kept: p.state, Roots: func() []byte { return own }, Now: time.Now, Ended: func(string) bool { return false },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.store.SetConfig(t.Context(), cfg); err != nil {

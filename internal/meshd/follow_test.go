@@ -67,7 +67,9 @@ func TestNobodyIsForgottenWhileTheStateIsAway(t *testing.T) {
 		Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: time.Now(),
 	}))
 	d := &Daemon{db: db, standing: standing.New(standing.Config{State: db, Now: time.Now})}
-	d.store, err = store.Open(t.Context(), store.Config{Kept: db, Roots: func() []byte { return nil }, Now: time.Now})
+	d.store, err = store.Open(t.Context(), store.Config{
+		Kept: db, Roots: func() []byte { return nil }, Now: time.Now, Ended: func(string) bool { return false },
+	})
 	must(t, err)
 	_, err = d.standing.Node(t.Context(), "n1", "g1")
 	must(t, err)
@@ -103,7 +105,9 @@ func TestStateIsReadAgainUntilItCanBe(t *testing.T) {
 	t.Cleanup(func() { db.Close() })
 	kept := &unreadable{Kept: db}
 	d := &Daemon{db: db, log: slog.New(slog.DiscardHandler)}
-	d.store, err = store.Open(t.Context(), store.Config{Kept: kept, Roots: func() []byte { return nil }, Now: time.Now})
+	d.store, err = store.Open(t.Context(), store.Config{
+		Kept: kept, Roots: func() []byte { return nil }, Now: time.Now, Ended: func(string) bool { return false },
+	})
 	must(t, err)
 	kept.broken.Store(true)
 	d.changes = db.Watch(t.Context())

@@ -195,7 +195,7 @@ func (s *Store) ReloadNode(ctx context.Context, node string) error {
 	return s.locked(node, func(forgotten uint64) error {
 		r, err := s.cfg.Kept.Registration(ctx, node)
 		switch {
-		case err == nil && s.cfg.Ended != nil && s.cfg.Ended(r.Generation), errors.Is(err, state.ErrNotFound):
+		case err == nil && s.cfg.Ended(r.Generation), errors.Is(err, state.ErrNotFound):
 			s.forget(node)
 			return nil
 		case err != nil:

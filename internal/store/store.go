@@ -42,7 +42,7 @@ type Config struct {
 	PeeringAddresses []netip.AddrPort
 	PeeringPort      uint16
 	Now              func() time.Time
-	// Ended reports whether a generation of a node was revoked, which may not be written yet. Nil: none was.
+	// Ended reports whether a generation of a node was revoked, which may not be written yet.
 	Ended func(generation string) bool
 }
 

@@ -103,7 +103,7 @@ func newLab(t *testing.T, path string) *lab {
 	kept := &breakable{Store: db}
 	s, err := Open(t.Context(), Config{
 		Kept: kept, Roots: func() []byte { return []byte("roots") },
-		Now: func() time.Time { return noon },
+		Now: func() time.Time { return noon }, Ended: func(string) bool { return false },
 	})
 	must(t, err)
 	return &lab{s, kept}
