@@ -98,8 +98,12 @@ func (a *Agents) TellRevoked(more []state.Admin) {
 	if old := a.revoked.Load(); old != nil {
 		all = slices.Clone(*old)
 	}
-	now := a.Now()
-	all = slices.DeleteFunc(append(all, more...), func(one state.Admin) bool { return now.After(one.NotAfter) })
+	now, told := a.Now(), map[string]bool{}
+	all = slices.DeleteFunc(append(all, more...), func(one state.Admin) bool {
+		known := told[one.Serial]
+		told[one.Serial] = true
+		return known || now.After(one.NotAfter)
+	})
 	a.revoked.Store(&all)
 	for _, ag := range a.known {
 		ag.wake()

@@ -121,3 +121,16 @@ func TestRevokeWhileTheDatabaseIsAway(t *testing.T) {
 		t.Errorf("it is believed again: %v", err)
 	}
 }
+
+// Whoever is read again, as after each interruption of the database, is told of once.
+func TestEachRevokedAdministratorIsToldOnce(t *testing.T) {
+	a := &Agents{Config: Config{Now: time.Now}}
+	one := func(serial string) state.Admin {
+		return state.Admin{Serial: serial, Revoked: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	}
+	a.TellRevoked([]state.Admin{one("b"), one("a")})
+	a.TellRevoked([]state.Admin{one("a"), one("b"), one("c")})
+	if got, want := a.revokedAdmins(), []string{"b", "a", "c"}; !slices.Equal(got, want) {
+		t.Errorf("agents are told of %v, want %v", got, want)
+	}
+}
