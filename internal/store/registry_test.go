@@ -122,8 +122,10 @@ func TestRevocationWaitsForNoRegistration(t *testing.T) {
 	l.kept.gate = make(chan struct{})
 	underway, written, forgotten := make(chan struct{}), make(chan error), make(chan struct{})
 	go func() {
-		written <- l.Register(t.Context(), 2, node("a"), []snapshot.Workload{hosted("web", "10.0.0.1"),
-			hosted("more", "10.0.0.2")}, func() error { close(underway); return nil })
+		written <- l.Register(t.Context(), 2, node("a"), []snapshot.Workload{
+			hosted("web", "10.0.0.1"),
+			hosted("more", "10.0.0.2"),
+		}, func() error { close(underway); return nil })
 	}()
 	<-underway
 	go func() { l.Forget("a"); close(forgotten) }()

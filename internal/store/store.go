@@ -91,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
 		forgotten: map[string]uint64{},
-		shut: map[string]*shutPeer{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
+		shut:      map[string]*shutPeer{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
