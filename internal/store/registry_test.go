@@ -145,7 +145,7 @@ func TestRevocationWaitsForNoRegistration(t *testing.T) {
 	same(t, "what it claimed is free", l.inForce(), []string{"web@b", "more@b"})
 }
 
-// A registration that is read before its revocation is written does not bring the node back. Who joined again is another.
+// A registration that is read before its revocation is written does not bring the node back.
 func TestReloadBringsNoRevokedNodeBack(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
