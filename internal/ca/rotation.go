@@ -28,7 +28,7 @@ var (
 	ErrNotRotating  = errors.New("no rotation is under way")
 )
 
-// Step is the progress of a rotation. Each step is stored before it is carried out, and carried out again at every
+// Step is the progress of a rotation. Each step is stored before it is executed, and executed again at every
 // start, so that a crash at any point loses nothing.
 type Step string
 

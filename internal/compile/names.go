@@ -43,7 +43,7 @@ func firstLabel(host string) string {
 }
 
 // owners returns the namespaces whose Services' names can expand to a host; none if the host is unrelated to Services.
-// fault says why nobody may have the host.
+// fault returns why no object may have the host.
 func (h hostOwnership) owners(own, host string) (owners []string, fault string) {
 	services := model.ServiceSuffix(h.domain)
 	switch {

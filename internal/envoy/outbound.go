@@ -225,7 +225,7 @@ func absentRoute(r *model.Route) *routev3.Route {
 	}
 }
 
-// absence says why nobody serves a route's destinations.
+// absence returns why no destination of a route is available.
 func absence(r *model.Route) string {
 	return "nobody serves this import now: " + strings.Join(r.Absent, "; ")
 }

@@ -1,11 +1,11 @@
-// Package errand runs a job whenever it is asked for, in a goroutine that is there only meanwhile. Who serves thousands
-// of connections that mostly rest keeps no goroutine for each thing that may happen on them: an idle one costs some
-// kilobytes of stack.
+// Package errand runs a job on demand, in a goroutine that exists only during the run. A server of thousands of mostly
+// idle connections saves the goroutines that would wait on each of them: an idle goroutine costs some kilobytes of
+// stack.
 package errand
 
 import "sync"
 
-// Errand is a job of which one run is under way at a time. Asked for during a run, it is run once more after that.
+// Errand is a job with at most one run at a time. A request during a run causes one more run after it.
 type Errand struct {
 	job   func() error
 	ended chan<- error
@@ -19,7 +19,7 @@ type Errand struct {
 // New makes an errand. The first error that the job returns ends it and is sent to ended, which must have room for it.
 func New(job func() error, ended chan<- error) *Errand { return &Errand{job: job, ended: ended} }
 
-// Ask has the job run. It never blocks.
+// Ask requests a run. It never blocks.
 func (e *Errand) Ask() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -46,7 +46,7 @@ func (e *Errand) run() {
 	}
 }
 
-// more says whether the job was asked for meanwhile.
+// more reports whether a run was requested during the last one.
 func (e *Errand) more() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -60,7 +60,7 @@ func (e *Errand) stop() {
 	e.over = true
 }
 
-// Stop has the job not run any more, and waits for the run that is under way. It must not be called by the job.
+// Stop prevents further runs and waits for the current one. The job must not call it.
 func (e *Errand) Stop() {
 	e.stop()
 	e.runs.Wait()

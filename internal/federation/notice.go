@@ -30,7 +30,7 @@ type notice struct {
 	Roots    []string `json:"roots"` // SHA-256, hex
 }
 
-// noticeAnswer says whether all proxies of the receiver trust these roots.
+// noticeAnswer reports whether all proxies of the receiver trust these roots.
 type noticeAnswer struct {
 	InForce bool `json:"inForce"`
 	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change its roots of us

@@ -9,9 +9,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Who asks for a change.
+// Who is the origin of a change.
 type Who struct {
-	// Source is the way by which the objects arrive.
+	// Source is where the objects come from.
 	Source snapshot.Source
 	// Caller is the name under which the caller is recorded; empty if unknown, as for the folder.
 	Caller string

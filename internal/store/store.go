@@ -274,7 +274,7 @@ func (s *Store) Shut(peer string, revoked bool) {
 	s.mark()
 }
 
-// ShutStored says that what Shut did is stored. Another control plane may end it then.
+// ShutStored records that the effect of Shut is stored. Then another control plane may end it.
 func (s *Store) ShutStored(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,7 +27,7 @@ type agent struct {
 	cut     context.CancelCauseFunc
 
 	told    *agentapi.Instructions // of the run of telling
-	sharing sharing                // of the run that takes in what it says
+	sharing sharing                // owned by the run that applies its reports
 }
 
 var errTakenOver = errors.New("another stream of this agent took over")
@@ -72,7 +72,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	return nil
 }
 
-// begin takes in the first report of a conversation.
+// begin applies the first report of a conversation.
 func (a *Agents) begin(
 	ctx context.Context, cut context.CancelCauseFunc, caller *door.Caller,
 	stream rpc.Stream[agentapi.Instructions, agentapi.Report], ended chan<- error,
@@ -139,19 +139,19 @@ func (a *Agents) listen(
 	ended <- nil // the agent went, or came again
 }
 
-// hearing takes in an agent's reports.
+// hearing applies an agent's reports.
 type hearing struct {
 	agents *Agents
 	caller *door.Caller
 	agent  *agent
 	newest chan *agentapi.Report
-	next   *agentapi.Report // not taken in yet
+	next   *agentapi.Report // not applied yet
 	away   bool             // the state
 }
 
-// run takes in what there is and shares it. What cannot be registered because the state is away is tried again until it
-// can be, or until a newer report comes. What the agent said before stays in force meanwhile: a conversation that ended
-// could not begin anew, and its node would be taken for silent.
+// run applies the newest report and shares it. A report that cannot be registered because the state is unavailable is
+// retried until it can be, or until a newer one arrives. The previous report stays in force meanwhile: if the
+// conversation ended, it could not be opened again, and the node would count as silent.
 func (h *hearing) run(ctx context.Context) error {
 	for h.wait(ctx) {
 		if err := h.take(ctx); err != nil {

@@ -15,7 +15,7 @@ import (
 const pendingRetry = 2 * time.Second
 
 // Pending holds revocations and cancellations that are in effect but not stored. Each is retried until the state
-// accepts it. A restart before that forgets it, which whoever requested it is told.
+// accepts it. A restart before that forgets it; the response to the request says so.
 type Pending struct {
 	Log *slog.Logger
 

@@ -78,7 +78,7 @@ func fromHTTP(log string, r *record) Entry {
 	}
 	e.Code = uint32(r.code)
 	e.classify(r, judgeHTTP)
-	if log != wellknown.LogInbound { // the Host is what the client says, for want of better
+	if log != wellknown.LogInbound { // the client's Host, as nothing better is known
 		e.Destination = firstOf(r.tags[tagObject], e.Authority, e.Destination)
 	}
 	return e

@@ -22,7 +22,7 @@ const (
 	silence     = 2 * time.Second       // before the log says who is waited for
 	coalesce    = 20 * time.Millisecond // between two reports
 	sayAgain    = time.Minute           // while the control plane stays away for one reason
-	countsEvery = time.Second           // for what changes all the time and that nobody announces
+	countsEvery = time.Second           // between looks at counters, which change without notice
 )
 
 var errNoAnswer = errors.New("the control plane does not answer")

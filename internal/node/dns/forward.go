@@ -45,7 +45,7 @@ type ExternalQuestion struct {
 // client is one workload that asks.
 type client struct {
 	workload string
-	pending  *pending      // the questions under way to an upstream
+	pending  *pending      // the questions sent to an upstream and not answered yet
 	forwards *rate.Limiter // of those questions
 	refusals *rate.Limiter // of the records of what was not forwarded
 }
@@ -141,7 +141,7 @@ func askAll(upstreams []netip.AddrPort, ask func(netip.AddrPort) (*dns.Msg, erro
 	return nil
 }
 
-// ask sends the question anew: only the name and type of the workload's message reach the upstream, and only the
+// ask sends a new message: only the name and type of the workload's message reach the upstream, and only the
 // matching answer reaches the workload.
 func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize}
