@@ -60,3 +60,26 @@ const gatewayEntry = `{"commonProperties":{
  "protocolVersion":"HTTP2",
  "request":{"requestMethod":"GET","scheme":"http","authority":"payments.default.svc.cluster.local","path":"/charges?id=1","userAgent":"curl/8","requestHeadersBytes":"220","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},
  "response":{"responseCode":200,"responseHeadersBytes":"80","responseBodyBytes":"1024","responseCodeDetails":"via_upstream"}}`
+
+// BenchmarkCrossings receives the same as lines.
+func BenchmarkCrossings(b *testing.B) {
+	const entries = 40
+	var lines []string
+	for range entries {
+		lines = append(lines, crossedIn)
+	}
+	wire := exported(b, lines...)
+	s := New(Config{
+		Log: slog.New(slog.DiscardHandler), Path: filepath.Join(b.TempDir(), "access.log"), MaxBytes: 1 << 20,
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := (&export{take: s.take}).Decode(wire); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.file.flush(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
+}
