@@ -184,6 +184,8 @@ func (g *gateway) assertedCallers(t *testing.T) {
 		{[]string{"X-Request-Id: " + strings.Repeat("1", 129)}, false},
 		{[]string{"X-Request-Id: 1", "Isthmus-Request-Id: 2"}, true},
 		{[]string{"Isthmus-Request-Id: 2"}, false},
+		{[]string{"X-Request-Id: caf\xc3\xa9"}, false},
+		{[]string{"X-Request-Id: a\xffb"}, false}, // not UTF-8
 	} {
 		before := g.api.seen()
 		_, err := g.ask(north.client("api"), "GET", "/public", c.ids...)
