@@ -58,7 +58,7 @@ func draftText(r adminapi.DraftResponse) string {
 		}
 	}
 	if fs := reportable(r.Findings); len(fs) > 0 {
-		b.WriteString("It would have findings:\n" + findingsText(fs))
+		b.WriteString("It would have findings:\n" + findingsText(fs, false))
 	}
 	return b.String()
 }

@@ -41,7 +41,7 @@ Exits with 79 when the configuration holds an error. isthmus validate only check
 				rs = slices.DeleteFunc(rs, func(r adminapi.ProxyResource) bool { return r.Type != kind })
 			}
 			if len(fs) > 0 {
-				fmt.Fprint(a.Err, findingsText(fs))
+				fmt.Fprint(a.Err, findingsText(fs, false))
 			}
 			err = a.print(adminapi.ProxyConfigResponse{Resources: rs},
 				func(w when) string { return resourcesText(rs, w) })

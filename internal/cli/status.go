@@ -28,7 +28,7 @@ func (a *app) statusCmd() *cobra.Command {
 			}
 			return a.print(resp, func(w when) string {
 				if findings {
-					return statusText(*resp, w) + "\n" + findingsText(resp.Findings)
+					return statusText(*resp, w) + "\n" + findingsText(resp.Findings, w.wide)
 				}
 				return statusText(*resp, w)
 			})
@@ -214,7 +214,8 @@ func findingCount(fs []finding.Finding) string {
 	return s + " (isthmus status --findings)"
 }
 
-func findingsText(fs []finding.Finding) string {
+// findingsText lists findings in order, with wide each on one line, for grep.
+func findingsText(fs []finding.Finding, wide bool) string {
 	if len(fs) == 0 {
 		return "Nothing to fix.\n"
 	}
@@ -222,6 +223,10 @@ func findingsText(fs []finding.Finding) string {
 	finding.Sort(fs)
 	var b strings.Builder
 	for _, f := range fs {
+		if wide {
+			b.WriteString(clean(f.String(), oneLine) + "\n")
+			continue
+		}
 		b.WriteString(findingText(f, ""))
 	}
 	return b.String()

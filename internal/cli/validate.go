@@ -31,7 +31,8 @@ Exits with 79 when the configuration holds an error.`,
 			resp := struct {
 				Findings []finding.Finding `json:"findings"`
 			}{fs}
-			if err := a.print(resp, func(when) string { return findingsText(fs) + unchecked(nodes) }); err != nil {
+			text := func(w when) string { return findingsText(fs, w.wide) + unchecked(nodes) }
+			if err := a.print(resp, text); err != nil {
 				return err
 			}
 			return findingsError(fs)

@@ -116,14 +116,17 @@ func TestWideProxiesTable(t *testing.T) {
 }
 
 func TestFindingsText(t *testing.T) {
-	same(t, findingsText(cards().Findings), `ISM0103 error a.yaml:3 FederatedExport default/p
+	same(t, findingsText(cards().Findings, false), `ISM0103 error a.yaml:3 FederatedExport default/p
   spec.port: no such port.
   Fix: name one.
 ISM0200 warning Service default/x
   selects nothing.
   Fix: mend the selector.
 `)
-	same(t, findingsText(nil), "Nothing to fix.\n")
+	same(t, findingsText(nil, false), "Nothing to fix.\n")
+	same(t, findingsText(cards().Findings, true),
+		"ISM0103 error a.yaml:3 FederatedExport default/p spec.port: no such port. Fix: name one.\n"+
+			"ISM0200 warning Service default/x: selects nothing. Fix: mend the selector.\n")
 	long := finding.Finding{
 		Code: "ISM0103", Severity: finding.Error, File: "a.yaml", Line: 3, Message: "a b" + strings.Repeat(" c", 40),
 		Remedy: "no\nline",
