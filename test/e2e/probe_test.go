@@ -37,7 +37,6 @@ spec: {port: 7000, protocol: TCP, from: [{peer: cards}], callers: [storefront]}
 
 // TestProbe probes cards from retail through both real gateways: whole, and with one leg after the other broken.
 func TestProbe(t *testing.T) {
-	t.Parallel()
 	s := raise(t, probePrefix)
 	s.drop("cards", "export-tokens.yaml", exportTokens)
 	s.drop("retail", "import-tokens.yaml", importTokens)
@@ -71,7 +70,7 @@ func TestProbe(t *testing.T) {
 		}
 	})
 	t.Run("not ready", func(t *testing.T) {
-		// of this demo alone
+		// of this demo alone, since no other test runs beside this one
 		program := process(t, filepath.Join(binaries,
 			"isthmus-samples")+"\x00payments\x00--listen\x00:8080\x00--served-by\x00payments@cards\x00")
 		need(t, program.Signal(syscall.SIGSTOP))
