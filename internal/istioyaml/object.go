@@ -77,8 +77,3 @@ func sortedKeys(m map[string]any) []string {
 	slices.Sort(keys)
 	return keys
 }
-
-func text(v any) string {
-	s, _ := v.(string)
-	return s
-}
