@@ -4,22 +4,22 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The tests that move packets or ask an Envoy, and their packages. They wait more than they work, so two packages run at
-# the same time, but for those in which not one call may fail; test/e2e says itself which of its tests may.
+# The tests that move packets or run an Envoy, and their packages. They wait more than they compute, so two packages run
+# at a time, except those in which no call may fail. test/e2e marks the tests that may run in parallel.
 E2EFILES = $(shell grep -rlE --include='*_test.go' '^//go:build e2e|envoyproc[.]Locate' .)
 E2E = $(sort $(dir $(E2EFILES)))
 ALONE := ./internal/node/ ./test/e2e/
 E2EFLAGS = -tags e2e -count=1 -timeout 15m -v -run '^($(E2ETESTS))$$'
 E2ETESTS = $(shell grep -hoE '^func (Test|Fuzz)[A-Za-z0-9_]+' $(E2EFILES) | cut -d' ' -f2 | paste -sd'|')
-# What a run leaves in the folder for temporary files goes with it.
+# Runs a command with a temporary folder of its own, which is removed afterwards, or by the next run.
 SCRATCH := tools/scratch.sh
-# All is compiled in one way, static and the same wherever it is built, so that each step finds in the build cache what
-# the others have compiled. Only the tests for races are compiled for themselves.
+# Everything is compiled with the same flags, statically and reproducibly, so that each step finds in the build cache
+# what the others have compiled. Only the race tests have a build of their own.
 export CGO_ENABLED := 0
 export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=false,$(GOFLAGS)) -trimpath -buildvcs=false)
 # go vet runs on its own in `check`. Nobody debugs what is linked here.
 GOTEST := go test -vet=off -ldflags=-w
-# Races inside SQLite, which is C in the words of Go, are not looked for: that would be most of the work.
+# SQLite (C translated to Go) is not instrumented for races: that would be most of the work.
 RACE := -race -gcflags=modernc.org/...=-race=false
 # Packages that start goroutines, in their code or in their tests, or run tests at the same time; and the rest that has tests.
 RACY = $(shell grep -rlE --include='*.go' '^\s*go |\.(Parallel|Go)\b|statetest\.Run' . | grep -v _e2e_test | xargs -n1 dirname | sort -u)
@@ -56,7 +56,7 @@ check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with
 	CGO_ENABLED=1 $(SCRATCH) $(GOTEST) $(RACE) $(RACY)
 
 test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
-	ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && set -x && \
+	@echo "test: what moves packets or asks an Envoy: $(E2E)"; ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && \
 	$(SCRATCH) $(GOTEST) $(E2EFLAGS) -p 2 $(filter-out $(ALONE),$(E2E)) && \
 	$(SCRATCH) $(GOTEST) $(E2EFLAGS) -p 1 $(ALONE)
 
