@@ -147,12 +147,14 @@ func (a allowed) equal(b allowed) bool { return a.id == b.id && slices.Equal(a.b
 // outboundTo returns a port as its callers see it.
 func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.Outbound {
 	if imp == nil {
-		return model.Outbound{Service: svc, Port: port, Route: model.ToService(svc, port)}
+		return model.Outbound{Service: svc, Port: port, Routes: model.RoutesTo(model.ToService(svc, port))}
 	}
 	if imp.Local == nil { // the local servers and their protocol do not matter
 		port = &model.Port{Number: port.Number, Protocol: imp.Protocol}
 	}
-	return model.Outbound{Service: svc, Port: port, Route: imp.RouteAtCallers(gatewaySet)}
+	d := imp.AtCallers(gatewaySet)
+	d.Service, d.Port = svc, port
+	return model.Outbound{Service: svc, Port: port, Routes: model.RoutesTo(d)}
 }
 
 // importCallers returns the callers of an imported port. The import's own list decides for that port; the servers'

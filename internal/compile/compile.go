@@ -86,8 +86,8 @@ func (c *Compiled) onlyEndpointsDiffer(before *Compiled) bool {
 	a, b := *before.Mesh, *c.Mesh
 	a.Endpoints, b.Endpoints = nil, nil
 	return reflect.DeepEqual(a, b) && !slices.ContainsFunc(c.Mesh.Imports, func(i *model.Import) bool {
-		r := i.RouteAtGateways() // endpoints with host names are sent with the route
-		return r.Resolved && !slices.Equal(before.Mesh.Endpoints[r.Set], c.Mesh.Endpoints[r.Set])
+		d := i.AtGateways() // endpoints with host names are sent with the route
+		return d.Resolved && !slices.Equal(before.Mesh.Endpoints[d.Set], c.Mesh.Endpoints[d.Set])
 	})
 }
 

@@ -56,9 +56,9 @@ func (l *linker) crossingEndpoints() map[model.EndpointSet][]model.Endpoint {
 // address of a peer's gateway is an endpoint of its own, in either IP version: Envoy health-checks each endpoint, so an
 // unreachable one costs no call. Of an endpoint with two addresses Envoy would check only the first.
 func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import) {
-	toPeers := i.RouteAtGateways()
-	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
-		r := i.Remotes[slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })]
+	toPeers := i.AtGateways()
+	all[toPeers.Set] = toPeers.Endpoints(func(g model.Group) []model.Endpoint {
+		r := i.Remotes[slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == g.SNI })]
 		eps := model.Gateways(r.Peer.Addresses)
 		unready := l.in.snapshot.Peers[r.Peer.Name].Readiness.IsUnready(
 			snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias})
@@ -68,9 +68,9 @@ func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *
 		return eps
 	})
 	if i.Local != nil {
-		mixed := i.RouteAtCallers(gatewaySet)
-		all[mixed.Set] = mixed.Endpoints(func(d model.Destination) []model.Endpoint {
-			if d.Name == model.OwnEndpoints {
+		mixed := i.AtCallers(gatewaySet)
+		all[mixed.Set] = mixed.Endpoints(func(g model.Group) []model.Endpoint {
+			if g.Name == model.OwnEndpoints {
 				return (*l.parts[i.ID.Namespace].endpoints)[i.Own()]
 			}
 			return all[gatewaySet]

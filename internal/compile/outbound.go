@@ -247,5 +247,5 @@ func sameOutbound(a, b []model.Outbound) bool {
 }
 
 func sameDestination(a, b model.Outbound) bool {
-	return a.Service == b.Service && a.Port == b.Port && a.Route == b.Route
+	return a.Service == b.Service && a.Port == b.Port && slices.Equal(a.Routes, b.Routes)
 }

@@ -58,8 +58,8 @@ func TestReadinessIsAnEndpointMatter(t *testing.T) {
 	set := model.EndpointSet{Host: "import/bank.default.svc.cluster.local", Port: 80}
 	healthy := func(c *Compiled) (out [2]bool) {
 		eps := c.Mesh.Endpoints[set]
-		if len(eps) != 2 || eps[0].Destination.Name != "first" || eps[1].Destination.Name != "second" ||
-			eps[1].Destination.Priority != 1 {
+		if len(eps) != 2 || eps[0].Group.Name != "first" || eps[1].Group.Name != "second" ||
+			eps[1].Group.Priority != 1 {
 			t.Fatalf("endpoints %+v, findings %v", eps, c.Findings)
 		}
 		return [2]bool{eps[0].Healthy, eps[1].Healthy}

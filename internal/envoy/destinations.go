@@ -8,21 +8,21 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// A route with several destinations is one cluster over all of them, so that calls are shared, fail over and are
-// retried among them. Each destination has its own TLS context, selected by endpoint metadata. Health is known from
+// A destination with several groups of endpoints is one cluster over all of them, so that calls are shared, fail over
+// and are retried among them. Each group has its own TLS context, selected by endpoint metadata. Health is known from
 // three sources: the peer's control plane reports what is not ready, gateways health-check each other
 // (federation_health.go), and failing calls eject an endpoint.
 
-// shared configures a cluster for a route's destinations, each with its own transport socket.
+// shared configures a cluster for a destination's groups, each with its own transport socket.
 func shared(
-	c *clusterv3.Cluster, r *model.Route, socket func(model.Destination) *corev3.TransportSocket,
+	c *clusterv3.Cluster, d *model.Destination, socket func(model.Group) *corev3.TransportSocket,
 ) *clusterv3.Cluster {
 	c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 		LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 	}
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
-	for _, d := range r.To {
-		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(label(d), socket(d)))
+	for _, g := range d.Groups {
+		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(label(g), socket(g)))
 	}
 	return withHealthChecks(ejectFailing(c))
 }

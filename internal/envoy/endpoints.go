@@ -34,8 +34,8 @@ func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *en
 	}
 	var l *endpointv3.LocalityLbEndpoints
 	for n, e := range eps {
-		if n == 0 || e.Destination != eps[n-1].Destination {
-			l = locality(e.Destination)
+		if n == 0 || e.Group != eps[n-1].Group {
+			l = locality(e.Group)
 			a.Endpoints = append(a.Endpoints, l)
 		}
 		ep := endpoint(e)
@@ -59,8 +59,8 @@ func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 		host = e.Addr.String()
 	}
 	ep := at(socket(host, e.Port))
-	if e.Destination != (model.Destination{}) {
-		labelEndpoint(ep, e.Destination)
+	if e.Group != (model.Group{}) {
+		labelEndpoint(ep, e.Group)
 	}
 	if e.Other.IsValid() {
 		ep.GetEndpoint().AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{
@@ -78,27 +78,27 @@ func at(a *corev3.Address) *endpointv3.LbEndpoint {
 
 func socket(host string, port uint16) *corev3.Address { return inside("", host, uint32(port)) }
 
-// label returns the key by which the endpoints of a destination are found.
-func label(d model.Destination) string { return cmp.Or(d.SNI, d.Name) }
+// label returns the key by which the endpoints of a group are found.
+func label(g model.Group) string { return cmp.Or(g.SNI, g.Name) }
 
-// locality returns an empty locality for one destination. The zero destination gets neither a name nor a weight.
-func locality(d model.Destination) *endpointv3.LocalityLbEndpoints {
-	l := &endpointv3.LocalityLbEndpoints{Priority: d.Priority}
-	if d.Name != "" {
-		l.Locality = &corev3.Locality{Region: d.Name}
-		l.LoadBalancingWeight = u32(max(d.Weight, 1))
+// locality returns an empty locality for one group. The zero group gets neither a name nor a weight.
+func locality(g model.Group) *endpointv3.LocalityLbEndpoints {
+	l := &endpointv3.LocalityLbEndpoints{Priority: g.Priority}
+	if g.Name != "" {
+		l.Locality = &corev3.Locality{Region: g.Name}
+		l.LoadBalancingWeight = u32(max(g.Weight, 1))
 	}
 	return l
 }
 
-// labelEndpoint adds the destination's label and, for the log, the peer's name to an endpoint's metadata.
-func labelEndpoint(ep *endpointv3.LbEndpoint, d model.Destination) {
-	fields := map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(label(d))}
+// labelEndpoint adds the group's label and, for the log, the peer's name to an endpoint's metadata.
+func labelEndpoint(ep *endpointv3.LbEndpoint, g model.Group) {
+	fields := map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(label(g))}
 	switch {
-	case d.SNI != "":
-		ep.GetEndpoint().Hostname = d.SNI
-		fields[hostTags] = peerMetadata(d.Name)
-	case d.Name == model.OwnEndpoints:
+	case g.SNI != "":
+		ep.GetEndpoint().Hostname = g.SNI
+		fields[hostTags] = peerMetadata(g.Name)
+	case g.Name == model.OwnEndpoints:
 		ep.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
 	}
 	ep.Metadata = &corev3.Metadata{FilterMetadata: fields}

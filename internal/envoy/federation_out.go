@@ -31,7 +31,7 @@ func (b *builder) egress(g *model.Gateway) {
 	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
 	for _, i := range g.Federation.Imports {
-		cluster := SetName(i.RouteAtGateways().Set)
+		cluster := SetName(i.AtGateways().Set)
 		for _, fc := range b.importChains(g, i, cluster) {
 			l.FilterChains = append(l.FilterChains, withHealth(g, fc, cluster)...)
 			withConnectionShare(g, servedBy(i, fc))
@@ -140,18 +140,18 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // peer's gateways have their own TLS context: that peer's roots, its gateways' exact identities, and its name for the
 // export.
 func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clusterv3.Cluster {
-	r := i.RouteAtGateways()
+	d := i.AtGateways()
 	c := cluster(name, nil)
-	if r.Resolved {
-		useEndpoints(c, b.view.Resolved[r.Set], g.Outer)
+	if d.Resolved {
+		useEndpoints(c, b.view.Resolved[d.Set], g.Outer)
 	} else {
-		useEDS(c, r.Set)
+		useEDS(c, d.Set)
 	}
 	// The only way to detect a dead path while data is in flight.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), socketMark(wellknown.SocketMark))
-	return shared(c, r, func(d model.Destination) *corev3.TransportSocket {
-		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })
-		return b.peerTLS(g, i.Remotes[at].Peer, d.SNI)
+	return shared(c, d, func(group model.Group) *corev3.TransportSocket {
+		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == group.SNI })
+		return b.peerTLS(g, i.Remotes[at].Peer, group.SNI)
 	})
 }
 

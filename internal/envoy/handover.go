@@ -72,7 +72,7 @@ func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 }
 
 // nearby reports whether calls to a destination may stay inside the proxy.
-func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
+func (b *builder) nearby(d *model.Destination) bool { return b.view.SetOf(d).Proxy != "" }
 
 // introduction passes the source address of a call that stays inside the proxy: the caller's first registered address,
 // whatever it binds to. All calls carry it, so that a server that becomes local drains no connections.

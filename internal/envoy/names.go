@@ -12,9 +12,13 @@ import (
 
 func bundleName(td string) string { return wellknown.BundleSecretPrefix + td }
 
-// SetName returns the name of an endpoint set in EDS: "host:port", or "host:port@proxy" for a proxy's own form.
+// SetName returns the name of an endpoint set in EDS: "host:port", then "{labels}" of a subset, then "@proxy" for a
+// proxy's own form.
 func SetName(s model.EndpointSet) string {
 	name := s.Host + ":" + strconv.Itoa(int(s.Port))
+	if s.Subset != "" {
+		name += "{" + s.Subset + "}"
+	}
 	if s.Proxy != "" {
 		name += "@" + s.Proxy
 	}
@@ -31,9 +35,14 @@ func handOverListener(id model.WorkloadID) string { return "handover/" + id.Stri
 // chainName names the chain of a destination by the name under which callers know it.
 func chainName(o model.Outbound) string { return fmt.Sprintf("%s:%d", o.Service.Host, o.Port.Number) }
 
-// outboundName names the cluster of one workload's destination.
-func outboundName(w *model.Workload, o model.Outbound) string {
+// chainOf names the routes of one workload's Outbound.
+func chainOf(w *model.Workload, o model.Outbound) string {
 	return clusterOf(w.ID.String(), chainName(o))
+}
+
+// destinationName names the cluster of one workload's destination.
+func destinationName(w *model.Workload, d *model.Destination) string {
+	return clusterOf(w.ID.String(), SetName(d.Called()))
 }
 
 func clusterOf(workload, chain string) string { return workload + ">" + chain }

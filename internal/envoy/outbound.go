@@ -22,18 +22,23 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// outbound adds what a workload may call: one chain and one cluster per destination, and a refusal with a reason for
-// everything else.
+// outbound adds what a workload may call: one chain per Outbound, one cluster per destination, and a refusal with a
+// reason for everything else.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
 	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, wellknown.OutboundPort, b.introduction(w)...)
 	l.Metadata = metadata(map[string]string{callingWorkload: w.ID.String(), callingIdentity: w.Identity.String()})
 	l.DefaultFilterChain = b.unlisted(w)
 	var refs []model.Ref
+	var reachable []model.Outbound
 	for _, o := range w.Outbound {
-		b.destination(l, w, o)
 		refs = append(refs, o.By...)
+		if match := toService(w, o); match != nil {
+			reachable = append(reachable, o)
+			l.FilterChains = append(l.FilterChains, chain(chainName(o), match, nil, b.call(w, o)))
+		}
 	}
+	b.destinations(w, reachable)
 	if b.view.AllowAny {
 		l.FilterChains = append(l.FilterChains, b.refuseReserved(w, l.FilterChains)...)
 	}
@@ -53,9 +58,14 @@ func (b *builder) unlisted(w *model.Workload) *listenerv3.FilterChain {
 	return chain(passthrough, nil, nil, outboundTCP(w, passthrough))
 }
 
-// outboundTCP forwards a workload's connections, and logs those without a reachable destination.
+// outboundTCP forwards a workload's connections to a cluster, and logs those without a reachable destination.
 func outboundTCP(w *model.Workload, cluster string) *listenerv3.Filter {
-	return tcpProxy(cluster, cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE,
+	return newNetworkFilter(tcpFilter, anyOf(outboundTCPTo(w, cluster)))
+}
+
+// outboundTCPTo returns the configuration of outboundTCP.
+func outboundTCPTo(w *model.Workload, cluster string) *tcpproxyv3.TcpProxy {
+	return tcpProxyTo(cluster, cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE,
 		tcpLog(outboundLog, unreached, workloadTag(w.ID.String())))
 }
 
@@ -118,32 +128,59 @@ func (b *builder) refuseReserved(
 	return out
 }
 
-func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model.Outbound) {
-	match := toService(w, o)
-	if match == nil {
-		return // without an address nothing can lead there
+// call returns the filter that leads an Outbound's calls to its destinations.
+func (b *builder) call(w *model.Workload, o model.Outbound) *listenerv3.Filter {
+	switch sole := o.Sole(); {
+	case !o.Port.Protocol.IsHTTP():
+		return b.connections(w, o)
+	case sole != nil && !sole.Changing:
+		return b.sharedManager(sole)
 	}
-	name := outboundName(w, o)
-	refs := append(slices.Clone(o.By), o.Service.Refs...)
-	switch {
-	case len(o.Route.To) == 0:
-	case toOwnPrograms(o):
-		b.addPrograms(b.toEndpoints(name, w, o), o.Port.Protocol, refs)
+	return b.ownManager(w, o)
+}
+
+// destinations adds a cluster for each destination of a workload's Outbounds. Several routes may lead to one.
+func (b *builder) destinations(w *model.Workload, reachable []model.Outbound) {
+	all, refs := map[string]*model.Destination{}, map[string][]model.Ref{}
+	for _, o := range reachable {
+		for _, d := range o.Destinations() {
+			name := destinationName(w, d)
+			all[name], refs[name] = d, slices.Concat(refs[name], o.By, d.Service.Refs)
+		}
+	}
+	for name, d := range all {
+		switch {
+		case len(d.Groups) == 0:
+		case toOwnPrograms(d):
+			b.addPrograms(b.toEndpoints(name, w, d), d.Port.Protocol, refs[name])
+		default:
+			b.add(ClusterType, name, b.target(name, w, d), refs[name])
+		}
+	}
+}
+
+// connections forwards raw connections to the destinations of the first route without a Match, by weight.
+func (b *builder) connections(w *model.Workload, o model.Outbound) *listenerv3.Filter {
+	at := slices.IndexFunc(o.Routes, func(r *model.Route) bool { return r.Match == nil })
+	if at < 0 {
+		return b.closed(w, "no route takes raw connections")
+	}
+	r := o.Routes[at]
+	switch to := sharesOf(w, r); len(to) {
+	case 0:
+		return b.closed(w, absence(r))
+	case 1:
+		return outboundTCP(w, to[0].cluster)
 	default:
-		b.add(ClusterType, name, b.target(name, w, o), refs)
+		p := outboundTCPTo(w, chainOf(w, o))
+		all := &tcpproxyv3.TcpProxy_WeightedCluster{}
+		for _, s := range to {
+			all.Clusters = append(all.Clusters,
+				&tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: s.cluster, Weight: s.weight})
+		}
+		p.ClusterSpecifier = &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: all}
+		return newNetworkFilter(tcpFilter, anyOf(p))
 	}
-	var last *listenerv3.Filter
-	switch {
-	case o.Port.Protocol.IsHTTP() && !o.Route.Changing:
-		last = b.sharedManager(o)
-	case o.Port.Protocol.IsHTTP():
-		last = b.ownManager(o, name, refs)
-	case len(o.Route.To) == 0:
-		last = b.closed(w, absence(o.Route))
-	default:
-		last = outboundTCP(w, name)
-	}
-	l.FilterChains = append(l.FilterChains, chain(chainName(o), match, nil, last))
 }
 
 // metadata returns metadata in Isthmus's namespace.
@@ -155,9 +192,9 @@ func metadata(values map[string]string) *corev3.Metadata {
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: fields}}}
 }
 
-// toOwnPrograms reports whether the service's programs are called directly, without an Envoy in front.
-func toOwnPrograms(o model.Outbound) bool {
-	return o.Route.LeadsOnlyTo(model.OwnEndpoints) && !o.Port.MTLS
+// toOwnPrograms reports whether a service's programs are called directly, without an Envoy in front.
+func toOwnPrograms(d *model.Destination) bool {
+	return d.LeadsOnlyTo(model.OwnEndpoints) && !d.Port.MTLS
 }
 
 // passUnchanged configures a manager to forward requests of the workload's program as they are: headers are not
@@ -198,16 +235,16 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// target returns the cluster of a route that leads to Envoys: in front of the service's own endpoints, the mesh's
+// target returns the cluster of a destination that consists of Envoys: in front of the service's own endpoints, the mesh's
 // gateways, or both.
-func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+func (b *builder) target(name string, w *model.Workload, d *model.Destination) *clusterv3.Cluster {
 	switch {
-	case o.Route.LeadsOnlyTo(model.OwnEndpoints):
-		return b.toEndpoints(name, w, o)
-	case o.Route.LeadsOnlyTo(model.OwnGateways):
-		return ejectUnreachable(b.toGateways(name, w, o), 10*time.Second)
+	case d.LeadsOnlyTo(model.OwnEndpoints):
+		return b.toEndpoints(name, w, d)
+	case d.LeadsOnlyTo(model.OwnGateways):
+		return ejectUnreachable(b.toGateways(name, w, d), 10*time.Second)
 	}
-	return b.toSeveral(name, w, o)
+	return b.toSeveral(name, w, d)
 }
 
 // absentRoute answers calls to an import without a live source, with the reason. The name keeps its address and its
@@ -225,78 +262,82 @@ func absentRoute(r *model.Route) *routev3.Route {
 	}
 }
 
-// absence returns why no destination of a route is available.
+// absence returns why none of a route's destinations can serve.
 func absence(r *model.Route) string {
-	return "nobody serves this import now: " + strings.Join(r.Absent, "; ")
+	var why []string
+	for _, d := range r.To {
+		why = append(why, d.Absent...)
+	}
+	return "nobody serves this import now: " + strings.Join(why, "; ")
 }
 
 func noted(key, value string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }
 
-// toSeveral leads to several destinations of a route. It health-checks the gateways among them, to learn whether one of
+// toSeveral leads to several groups of endpoints. It health-checks the gateways among them, to learn whether one of
 // their peers can serve before a call finds out.
-func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+func (b *builder) toSeveral(name string, w *model.Workload, d *model.Destination) *clusterv3.Cluster {
 	c := shared(
-		useEDS(cluster(name, w), o.Route.Set),
-		o.Route,
-		func(d model.Destination) *corev3.TransportSocket {
-			if d.Name == model.OwnEndpoints {
-				return b.endpointSocket(w, o)
+		useEDS(cluster(name, w), d.Set),
+		d,
+		func(g model.Group) *corev3.TransportSocket {
+			if g.Name == model.OwnEndpoints {
+				return b.endpointSocket(w, d)
 			}
-			return b.gatewaySocket(w, o)
+			return b.gatewaySocket(w, d)
 		},
 	)
-	if o.Port.Protocol.IsHTTP() {
-		b.setHTTPVersion(c, o.Port.Protocol)
+	if d.Port.Protocol.IsHTTP() {
+		b.setHTTPVersion(c, d.Port.Protocol)
 	}
 	return c
 }
 
 // toEndpoints leads to the service's own endpoints.
-func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+func (b *builder) toEndpoints(name string, w *model.Workload, d *model.Destination) *clusterv3.Cluster {
 	c := cluster(name, w)
-	if o.Route.Resolved {
-		useEndpoints(c, b.view.Resolved[o.Route.Set], w.Addrs)
+	if d.Resolved {
+		useEndpoints(c, b.view.Resolved[d.Set], w.Addrs)
 	} else {
-		useEDS(c, b.view.SetOf(o))
+		useEDS(c, b.view.SetOf(d))
 	}
-	c.TransportSocket = b.endpointSocket(w, o)
-	if b.nearby(o) {
+	c.TransportSocket = b.endpointSocket(w, d)
+	if b.nearby(d) {
 		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
-	if o.Port.Protocol.IsHTTP() {
-		b.setHTTPVersion(c, o.Port.Protocol)
+	if d.Port.Protocol.IsHTTP() {
+		b.setHTTPVersion(c, d.Port.Protocol)
 	}
-	if o.Port.MTLS {
+	if d.Port.MTLS {
 		setMeshLimits(c)
 	}
 	return c
 }
 
 // endpointSocket returns the mutual TLS context for a port's servers, or nil if they accept only plaintext.
-func (b *builder) endpointSocket(w *model.Workload, o model.Outbound) *corev3.TransportSocket {
+func (b *builder) endpointSocket(w *model.Workload, d *model.Destination) *corev3.TransportSocket {
 	switch {
-	case !o.Port.MTLS:
+	case !d.Port.MTLS:
 		return nil
-	case o.Port.Protocol.IsHTTP():
-		return b.meshTLS(w, o.Port.Identities, "")
+	case d.Port.Protocol.IsHTTP():
+		return b.meshTLS(w, d.Port.Identities, "")
 	}
-	return b.meshTLS(w, o.Port.Identities, callerSNI(w.Identity.String()))
+	return b.meshTLS(w, d.Port.Identities, callerSNI(w.Identity.String()))
 }
 
 // toGateways leads to the mesh's own gateways, which forward the call to peers.
-func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := useEDS(cluster(name, w), o.Route.Set)
-	c.TransportSocket = b.gatewaySocket(w, o)
-	if o.Port.Protocol.IsHTTP() {
-		b.setHTTPVersion(c, o.Port.Protocol)
+func (b *builder) toGateways(name string, w *model.Workload, d *model.Destination) *clusterv3.Cluster {
+	c := useEDS(cluster(name, w), d.Set)
+	c.TransportSocket = b.gatewaySocket(w, d)
+	if d.Port.Protocol.IsHTTP() {
+		b.setHTTPVersion(c, d.Port.Protocol)
 	}
 	return c
 }
 
-func (b *builder) gatewaySocket(w *model.Workload, o model.Outbound) *corev3.TransportSocket {
-	return b.meshTLS(w, b.view.Gateways, egressSNI(o.Set(), o.Port.Protocol, w.Identity.String()))
+func (b *builder) gatewaySocket(w *model.Workload, d *model.Destination) *corev3.TransportSocket {
+	return b.meshTLS(w, b.view.Gateways, egressSNI(d.Called(), d.Port.Protocol, w.Identity.String()))
 }
 
 func (b *builder) meshTLS(w *model.Workload, servers []string, sni string) *corev3.TransportSocket {

@@ -21,8 +21,8 @@ import (
 // All destinations of a kind share one connection manager, which each chain references by name (ECDS). A manager takes
 // some kilobytes; otherwise a listener would consist mostly of copies. It is identical for all workloads of all meshes.
 // Chain and listener supply the differences: the chain's name is the cluster's, the chain's metadata hold the called
-// host, and the listener's metadata name the workload. A destination whose routes change has its own manager with RDS,
-// so that changes drain no connections.
+// host, and the listener's metadata name the workload. An Outbound whose routes change or tell requests apart
+// (outbound_routes.go) has its own manager with RDS, so that changes drain no connections.
 
 // Metadata keys. The called host is in the chain's metadata, the others are in the listener's.
 const (
@@ -46,11 +46,11 @@ const (
 const unnamedHost = "unnamed.isthmus.invalid"
 
 // sharedManager returns the filter that refers to the shared manager for this kind of destination.
-func (b *builder) sharedManager(o model.Outbound) *listenerv3.Filter {
+func (b *builder) sharedManager(d *model.Destination) *listenerv3.Filter {
 	sort := toEnvoys
-	if toOwnPrograms(o) {
+	if toOwnPrograms(d) {
 		sort = toHTTP2Programs
-		if o.Port.Protocol == model.HTTP {
+		if d.Port.Protocol == model.HTTP {
 			sort = toHTTP1Programs
 		}
 	}
@@ -112,27 +112,20 @@ func sharedRoutes(c callee) []*routev3.Route {
 	return retried(c == toEnvoys, routes...)
 }
 
-// ownManager returns the manager of a single destination, with RDS.
-func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
-	called := chainName(o)
+// ownManager returns the manager of a single Outbound, with RDS.
+func (b *builder) ownManager(w *model.Workload, o model.Outbound) *listenerv3.Filter {
+	called, name := chainName(o), chainOf(w, o)
 	m := outboundManager(name, called, tag{name: "object", value: SetName(o.Set())},
 		tag{name: wellknown.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + wellknown.TagAbsent + ")%"})
 	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(called))
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
+	programs := slices.ContainsFunc(o.Destinations(), toOwnPrograms)
 	var routes []*routev3.Route
-	switch {
-	case len(o.Route.To) == 0:
-		routes = []*routev3.Route{absentRoute(o.Route)}
-	case len(o.Route.To) > 1:
-		routes = retriedElsewhere(toCluster(name), len(o.Route.To))
-	case toOwnPrograms(o):
-		routes = retried(false, toPrograms(name, o.Port.Protocol)...)
-	case o.Route.LeadsOnlyTo(model.OwnEndpoints):
-		routes = retried(true, toCluster(name))
-	default:
-		routes = []*routev3.Route{retrySafely(toCluster(name))}
+	for _, r := range o.Routes {
+		routes = append(routes, routesOf(w, r, programs)...)
 	}
-	b.add(RouteType, name, outboundRoutes(name, o.Service.Host, toOwnPrograms(o), routes), refs)
+	refs := append(slices.Clone(o.By), o.Service.Refs...)
+	b.add(RouteType, name, outboundRoutes(name, o.Service.Host, programs, routes), refs)
 	return managerFilter(m)
 }
 

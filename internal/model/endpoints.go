@@ -1,18 +1,32 @@
 package model
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+)
 
-// EndpointSet identifies the endpoints of one host and port.
+// EndpointSet identifies the endpoints of one host and port, or a subset of them.
 type EndpointSet struct {
 	Host string
 	Port uint16
+	// Subset is the labels that select a subset, sorted: "tier=front,version=v1". It is empty for all endpoints.
+	Subset string
 	// Proxy is set for the form of the set that one proxy gets because it hosts some of the endpoints. It is empty for
 	// the form that all other proxies share.
 	Proxy string
 }
 
 // Shared returns the form that has no proxy of its own.
-func (s EndpointSet) Shared() EndpointSet { return EndpointSet{Host: s.Host, Port: s.Port} }
+func (s EndpointSet) Shared() EndpointSet {
+	s.Proxy = ""
+	return s
+}
+
+// Compare orders sets by host, port, subset and proxy.
+func (s EndpointSet) Compare(o EndpointSet) int {
+	return cmp.Or(cmp.Compare(s.Host, o.Host), cmp.Compare(s.Port, o.Port), cmp.Compare(s.Subset, o.Subset),
+		cmp.Compare(s.Proxy, o.Proxy))
+}
 
 // Endpoint is one address at which a port is served.
 type Endpoint struct {
@@ -23,8 +37,8 @@ type Endpoint struct {
 	Healthy bool
 	Weight  uint32
 	By      WorkloadID // the registered workload behind it, if any
-	// Destination is set when the endpoint belongs to a route with several destinations; see Route.Endpoints.
-	Destination Destination
+	// Group is set when the endpoint belongs to a destination that may have several groups; see Destination.Endpoints.
+	Group Group
 }
 
 func (e Endpoint) named() bool { return e.Host != "" }

@@ -86,56 +86,57 @@ type LocalPart struct{ Weight, Priority uint32 }
 // Own identifies the endpoints of the local Service.
 func (i *Import) Own() EndpointSet { return EndpointSet{Host: i.Host, Port: i.Port} }
 
-// RouteAtGateways returns the route from this mesh's gateways to the gateways of the peers that serve the import.
-func (i *Import) RouteAtGateways() *Route {
-	r := &Route{Set: EndpointSet{Host: "import/" + i.Host, Port: i.Port}, Changing: true, Absent: i.Absent}
+// AtGateways returns where this mesh's gateways lead calls: to the gateways of the peers that serve the import.
+func (i *Import) AtGateways() *Destination {
+	d := &Destination{Set: EndpointSet{Host: "import/" + i.Host, Port: i.Port}, Changing: true, Absent: i.Absent}
 	var priority uint32 // Envoy requires priorities without gaps; Remotes is sorted by them
 	for n, remote := range i.Remotes {
 		if n > 0 && remote.Priority != i.Remotes[n-1].Priority {
 			priority++
 		}
-		r.To = append(
-			r.To,
-			Destination{Name: remote.Peer.Name, SNI: remote.SNI, Priority: priority, Weight: remote.Weight},
+		d.Groups = append(
+			d.Groups,
+			Group{Name: remote.Peer.Name, SNI: remote.SNI, Priority: priority, Weight: remote.Weight},
 		)
-		r.Resolved = r.Resolved || slices.ContainsFunc(Gateways(remote.Peer.Addresses), Endpoint.named)
+		d.Resolved = d.Resolved || slices.ContainsFunc(Gateways(remote.Peer.Addresses), Endpoint.named)
 	}
-	return r
+	return d
 }
 
-// RouteAtCallers returns the route from callers to this mesh's gateways (whose endpoint set is the argument), to the
-// local Service's endpoints, or to both. The priority of the gateways is that of the first peers that serve.
-func (i *Import) RouteAtCallers(gateways EndpointSet) *Route {
-	r := &Route{Changing: true, Absent: i.Absent}
+// AtCallers returns where callers lead calls: to this mesh's gateways (whose endpoint set is the argument), to the
+// local Service's endpoints, or to both. The priority of the gateways is that of the first peers that serve. Service
+// and Port are those of the caller's Outbound; the caller of this function sets them.
+func (i *Import) AtCallers(gateways EndpointSet) Destination {
+	d := Destination{Changing: true, Absent: i.Absent}
 	switch {
 	case i.Local == nil && len(i.Remotes) == 0:
-		return r
+		return d
 	case i.Local == nil:
-		r.To, r.Set = []Destination{{Name: OwnGateways}}, gateways
-		return r
+		d.Groups, d.Set = []Group{{Name: OwnGateways}}, gateways
+		return d
 	case len(i.Remotes) == 0:
-		r.To, r.Set = ownEndpoints, i.Own()
-		return r
+		d.Groups, d.Set = ownEndpoints, i.Own()
+		return d
 	}
 	first := i.Remotes[0].Priority
-	own, theirs := Destination{Name: OwnEndpoints, Weight: i.Local.Weight}, Destination{Name: OwnGateways}
+	own, theirs := Group{Name: OwnEndpoints, Weight: i.Local.Weight}, Group{Name: OwnGateways}
 	for _, remote := range i.Remotes {
 		if remote.Priority == first {
 			theirs.Weight += remote.Weight
 		}
 	}
-	r.Set = EndpointSet{Host: "mixed/" + i.Host, Port: i.Port}
+	d.Set = EndpointSet{Host: "mixed/" + i.Host, Port: i.Port}
 	switch {
 	case i.Local.Priority > first:
 		own.Priority = 1
-		r.To = []Destination{theirs, own}
+		d.Groups = []Group{theirs, own}
 	case i.Local.Priority < first:
 		theirs.Priority = 1
 		fallthrough
 	default:
-		r.To = []Destination{own, theirs}
+		d.Groups = []Group{own, theirs}
 	}
-	return r
+	return d
 }
 
 // Invite and Bootstrap open a gateway for the handshakes of a new peering.

@@ -20,20 +20,20 @@ func TestRoutesOfAnImport(t *testing.T) {
 		name     string
 		local    *LocalPart
 		remotes  []Remote
-		callers  []Destination
+		callers  []Group
 		set      string
-		gateways []Destination
+		gateways []Group
 		resolved bool
 	}{
 		{name: "nobody"},
 		{
 			name: "the local service alone", local: &LocalPart{Weight: 4, Priority: 2},
-			callers: []Destination{{Name: "(local)"}}, set: "pay.default.svc.cluster.local",
+			callers: []Group{{Name: "(local)"}}, set: "pay.default.svc.cluster.local",
 		},
 		{
 			name: "peers alone", remotes: []Remote{bank, twin, shop},
-			callers: []Destination{{Name: "(gateways)"}}, set: "gateway.isthmus-system",
-			gateways: []Destination{
+			callers: []Group{{Name: "(gateways)"}}, set: "gateway.isthmus-system",
+			gateways: []Group{
 				{Name: "bank", SNI: "bank.fed", Weight: 5},
 				{Name: "twin", SNI: "twin.fed", Weight: 1},
 				{Name: "shop", SNI: "shop.fed", Priority: 1, Weight: 2},
@@ -42,49 +42,49 @@ func TestRoutesOfAnImport(t *testing.T) {
 		},
 		{
 			name: "the local service first", local: &LocalPart{Weight: 4}, remotes: []Remote{bank},
-			callers:  []Destination{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Priority: 1, Weight: 5}},
+			callers:  []Group{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Priority: 1, Weight: 5}},
 			set:      "mixed/pay.default.svc.cluster.local",
-			gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
+			gateways: []Group{{Name: "bank", SNI: "bank.fed", Weight: 5}},
 		},
 		{
 			name: "both at once", local: &LocalPart{Weight: 4, Priority: 3}, remotes: []Remote{bank, twin},
-			callers: []Destination{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Weight: 6}},
+			callers: []Group{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Weight: 6}},
 			set:     "mixed/pay.default.svc.cluster.local",
-			gateways: []Destination{
+			gateways: []Group{
 				{Name: "bank", SNI: "bank.fed", Weight: 5}, {Name: "twin", SNI: "twin.fed", Weight: 1},
 			},
 		},
 		{
 			name: "peers first", local: &LocalPart{Weight: 4, Priority: 9}, remotes: []Remote{bank},
-			callers:  []Destination{{Name: "(gateways)", Weight: 5}, {Name: "(local)", Priority: 1, Weight: 4}},
+			callers:  []Group{{Name: "(gateways)", Weight: 5}, {Name: "(local)", Priority: 1, Weight: 4}},
 			set:      "mixed/pay.default.svc.cluster.local",
-			gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
+			gateways: []Group{{Name: "bank", SNI: "bank.fed", Weight: 5}},
 		},
 	} {
 		i := &Import{Host: "pay.default.svc.cluster.local", Port: 80, Local: c.local, Remotes: c.remotes}
-		callers, at := i.RouteAtCallers(gateways), i.RouteAtGateways()
-		if !slices.Equal(callers.To, c.callers) || callers.Set.Host != c.set || !callers.Changing || callers.Resolved {
+		callers, at := i.AtCallers(gateways), i.AtGateways()
+		if !slices.Equal(callers.Groups, c.callers) || callers.Set.Host != c.set || !callers.Changing || callers.Resolved {
 			t.Errorf("%s: callers are led by %+v", c.name, callers)
 		}
-		if !slices.Equal(at.To, c.gateways) || at.Set.Host != "import/pay.default.svc.cluster.local" ||
+		if !slices.Equal(at.Groups, c.gateways) || at.Set.Host != "import/pay.default.svc.cluster.local" ||
 			at.Resolved != c.resolved {
 			t.Errorf("%s: gateways lead by %+v", c.name, at)
 		}
 	}
 }
 
-func TestEndpointsOfARoute(t *testing.T) {
-	r := &Route{To: []Destination{{Name: "bank", Weight: 3}, {Name: "(local)", Priority: 1}}}
-	got := r.Endpoints(func(d Destination) []Endpoint {
-		if d.Name == "bank" {
+func TestEndpointsOfADestination(t *testing.T) {
+	d := &Destination{Groups: []Group{{Name: "bank", Weight: 3}, {Name: "(local)", Priority: 1}}}
+	got := d.Endpoints(func(g Group) []Endpoint {
+		if g.Name == "bank" {
 			return []Endpoint{{Port: 1}, {Port: 2}}
 		}
-		return []Endpoint{{Port: 3, Destination: Destination{Name: "stale"}}}
+		return []Endpoint{{Port: 3, Group: Group{Name: "stale"}}}
 	})
 	want := []Endpoint{
-		{Port: 1, Destination: Destination{Name: "bank", Weight: 3}},
-		{Port: 2, Destination: Destination{Name: "bank", Weight: 3}},
-		{Port: 3, Destination: Destination{Name: "(local)", Priority: 1}},
+		{Port: 1, Group: Group{Name: "bank", Weight: 3}},
+		{Port: 2, Group: Group{Name: "bank", Weight: 3}},
+		{Port: 3, Group: Group{Name: "(local)", Priority: 1}},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v", got)

@@ -40,13 +40,33 @@ func equalInbound(a, b model.Inbound) bool {
 func equalPolicies(a, b *model.Policy) bool { return a == b || reflect.DeepEqual(a, b) }
 
 func equalOutbound(a, b model.Outbound) bool {
-	return equalServices(a.Service, b.Service) && equalPorts(a.Port, b.Port) && equalRoutes(a.Route, b.Route) &&
-		slices.Equal(a.By, b.By)
+	return equalServices(a.Service, b.Service) && equalPorts(a.Port, b.Port) && slices.Equal(a.By, b.By) &&
+		slices.EqualFunc(a.Routes, b.Routes, equalRoutes)
 }
 
 func equalRoutes(a, b *model.Route) bool {
-	return a == b || a.Set == b.Set && a.Resolved == b.Resolved && a.Changing == b.Changing &&
-		slices.Equal(a.To, b.To) && slices.Equal(a.Absent, b.Absent)
+	return a == b || reflect.DeepEqual(a.Match, b.Match) && equalActions(a.Actions, b.Actions) &&
+		slices.EqualFunc(a.To, b.To, equalDestinations)
+}
+
+func equalActions(a, b *model.Actions) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	without := func(a model.Actions) model.Actions {
+		a.Mirrors = nil
+		return a
+	}
+	return reflect.DeepEqual(without(*a), without(*b)) &&
+		slices.EqualFunc(a.Mirrors, b.Mirrors, func(a, b model.Mirror) bool {
+			return a.PerMillion == b.PerMillion && equalDestinations(a.To, b.To)
+		})
+}
+
+func equalDestinations(a, b model.Destination) bool {
+	return a.Weight == b.Weight && a.Set == b.Set && a.Resolved == b.Resolved && a.Changing == b.Changing &&
+		slices.Equal(a.Groups, b.Groups) && slices.Equal(a.Absent, b.Absent) &&
+		equalServices(a.Service, b.Service) && equalPorts(a.Port, b.Port)
 }
 
 // equalServices compares services without their ports.

@@ -9,8 +9,8 @@ import (
 // MayStayInside reports whether calls to a destination may be handed over inside the proxy, should the proxy serve it.
 // Destinations that peers may serve too, that are resolved by DNS, or that are called in plaintext always use the
 // network.
-func (v *View) MayStayInside(o model.Outbound) bool {
-	return v.HandOver && !o.Route.Changing && !o.Route.Resolved && o.Port.MTLS
+func (v *View) MayStayInside(d *model.Destination) bool {
+	return v.HandOver && !d.Changing && !d.Resolved && d.Port.MTLS
 }
 
 // localServers finds the destinations that this proxy serves, at least in part.
@@ -25,13 +25,14 @@ func (v *View) localServers() map[model.EndpointSet][]model.WorkloadID {
 	out := map[model.EndpointSet][]model.WorkloadID{}
 	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
-			set := o.Route.Set
-			if _, known := out[set]; known || !v.MayStayInside(o) {
-				continue
-			}
-			for _, by := range o.Port.Workloads {
-				if here[by] {
-					out[set] = append(out[set], by)
+			for _, d := range o.Destinations() {
+				if _, known := out[d.Set]; known || !v.MayStayInside(d) {
+					continue
+				}
+				for _, by := range d.Port.Workloads {
+					if here[by] {
+						out[d.Set] = append(out[d.Set], by)
+					}
 				}
 			}
 		}
@@ -45,9 +46,9 @@ func (v *View) localServers() map[model.EndpointSet][]model.WorkloadID {
 }
 
 // SetOf returns the form of a destination's endpoint set that this proxy gets.
-func (v *View) SetOf(o model.Outbound) model.EndpointSet {
-	set := o.Route.Set
-	if v.MayStayInside(o) && len(v.Local[set]) > 0 {
+func (v *View) SetOf(d *model.Destination) model.EndpointSet {
+	set := d.Set
+	if v.MayStayInside(d) && len(v.Local[set]) > 0 {
 		set.Proxy = v.Proxy.Name
 	}
 	return set

@@ -3,7 +3,6 @@
 package view
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -72,10 +71,10 @@ func (v *View) trust(mesh *model.Mesh, td spiffe.TrustDomain) {
 func (v *View) endpoints(mesh *model.Mesh) {
 	v.Resolved = map[model.EndpointSet][]model.Endpoint{}
 	sets := map[model.EndpointSet]bool{}
-	add := func(r *model.Route, set model.EndpointSet) {
+	add := func(d *model.Destination, set model.EndpointSet) {
 		switch {
-		case len(r.To) == 0:
-		case r.Resolved:
+		case len(d.Groups) == 0:
+		case d.Resolved:
 			v.Resolved[set] = mesh.Endpoints[set]
 		default:
 			sets[set] = true
@@ -83,7 +82,9 @@ func (v *View) endpoints(mesh *model.Mesh) {
 	}
 	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
-			add(o.Route, v.SetOf(o))
+			for _, d := range o.Destinations() {
+				add(d, v.SetOf(d))
+			}
 		}
 	}
 	if v.Gateway != nil && v.Gateway.Federation != nil {
@@ -91,14 +92,12 @@ func (v *View) endpoints(mesh *model.Mesh) {
 			sets[e.Set()] = true
 		}
 		for _, i := range v.Gateway.Federation.Imports {
-			r := i.RouteAtGateways()
-			add(r, r.Set)
+			d := i.AtGateways()
+			add(d, d.Set)
 		}
 	}
 	for s := range sets {
 		v.Sets = append(v.Sets, s)
 	}
-	slices.SortFunc(v.Sets, func(a, b model.EndpointSet) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proxy, b.Proxy))
-	})
+	slices.SortFunc(v.Sets, model.EndpointSet.Compare)
 }

@@ -33,8 +33,8 @@ func scene() *model.Mesh {
 		ID: model.WorkloadID{Namespace: "shop", Name: "till"}, Identity: id("shop", "till"), Node: "n1",
 		Inbound: []model.Inbound{{Port: 8080, Protocol: model.HTTP, Hosts: []string{"till"}}},
 		Outbound: []model.Outbound{
-			{Service: api, Port: port, Route: model.ToService(api, port)},
-			{Service: vault, Port: port, Route: model.ToService(vault, port)},
+			{Service: api, Port: port, Routes: model.RoutesTo(model.ToService(api, port))},
+			{Service: vault, Port: port, Routes: model.RoutesTo(model.ToService(vault, port))},
 		},
 	}
 	return &model.Mesh{
@@ -114,12 +114,10 @@ func TestEqual(t *testing.T) {
 		{"nothing at the gateway", "gw", func(*model.Mesh) {}, true},
 		{"the names of a port", "n1", func(m *model.Mesh) { workload(m).Inbound[0].Hosts = []string{"desk"} }, false},
 		{"where a route leads", "n1", func(m *model.Mesh) {
-			workload(m).Outbound[0].Route = &model.Route{Set: model.EndpointSet{Host: "api", Port: 80}}
+			workload(m).Outbound[0].Routes[0].To[0].Groups = nil
 		}, false},
 		{"why nobody serves", "n1", func(m *model.Mesh) {
-			r := *workload(m).Outbound[0].Route
-			r.Absent = []string{"peer bank is suspended"}
-			workload(m).Outbound[0].Route = &r
+			workload(m).Outbound[0].Routes[0].To[0].Absent = []string{"peer bank is suspended"}
 		}, false},
 		{"a name that the proxy resolves", "n1", func(m *model.Mesh) {
 			m.Endpoints[model.EndpointSet{Host: "vault", Port: 80}][0].Host = "other.example"
