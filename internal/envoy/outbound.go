@@ -235,8 +235,8 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// target returns the cluster of a destination that consists of Envoys: in front of the service's own endpoints, the mesh's
-// gateways, or both.
+// target returns the cluster of a destination that consists of Envoys: in front of the service's own endpoints, the
+// mesh's gateways, or both.
 func (b *builder) target(name string, w *model.Workload, d *model.Destination) *clusterv3.Cluster {
 	switch {
 	case d.LeadsOnlyTo(model.OwnEndpoints):

@@ -117,7 +117,11 @@ func (b *builder) ownManager(w *model.Workload, o model.Outbound) *listenerv3.Fi
 	called, name := chainName(o), chainOf(w, o)
 	m := outboundManager(name, called, tag{name: "object", value: SetName(o.Set())},
 		tag{name: wellknown.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + wellknown.TagAbsent + ")%"})
-	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(called))
+	absent := absentReply
+	if o.Sole() == nil { // a redirect is a direct response too
+		absent.when = allOfFilters(answered(503), absent.when)
+	}
+	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absent.mapper(called))
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	programs := slices.ContainsFunc(o.Destinations(), toOwnPrograms)
 	var routes []*routev3.Route

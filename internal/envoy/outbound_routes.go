@@ -14,9 +14,9 @@ import (
 	"isthmus.dev/isthmus/internal/pathmatch"
 )
 
-// Routes of an Outbound that tell requests apart. Every route of the model becomes several of Envoy's, since retries
-// differ by method and clusters by gRPC; they stay together, so the order of the model is Envoy's. The retries are those
-// of all calls in the mesh (retries.go).
+// Routes of an Outbound that tell requests apart. A route of the model becomes several of Envoy's, since retries differ
+// by method and clusters by gRPC. These stay together, so the order of the model is Envoy's. The retries are those of
+// all calls in the mesh (retries.go).
 
 // share is the part of a route's calls that one cluster gets.
 type share struct {
@@ -224,23 +224,25 @@ func narrowed(m model.RequestMatch, routes []*routev3.Route) []*routev3.Route {
 	return routes
 }
 
-// matchPath sets the path of a match. It returns false if p is not a valid pattern, which matches nothing.
+// matchPath sets the path of a match. It returns false for a template that matches nothing, since it is not valid.
 func matchPath(m *routev3.RouteMatch, p model.Match) bool {
-	switch t := pathmatch.Written(p); {
-	case t.Regex != "":
-		m.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: t.Regex}}
-	case t.Plain == nil:
-		return false
-	case t.Plain.Kind == model.Exact:
-		m.PathSpecifier = &routev3.RouteMatch_Path{Path: t.Plain.Value}
-	case t.Plain.Kind == model.Prefix:
-		m.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: t.Plain.Value}
-	case t.Plain.Kind == model.Suffix:
-		m.PathSpecifier = &routev3.RouteMatch_SafeRegex{
-			SafeRegex: &matcherv3.RegexMatcher{Regex: `\C*` + quote(t.Plain.Value)},
-		}
+	expression := ""
+	switch p.Kind {
+	case model.Exact:
+		m.PathSpecifier = &routev3.RouteMatch_Path{Path: p.Value}
+		return true
+	case model.Prefix:
+		m.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: p.Value}
+		return true
+	case model.Present:
+		return true
+	case model.Suffix:
+		expression = `\C*` + quote(p.Value)
+	case model.Template:
+		expression = pathmatch.Written(p).Regex
 	}
-	return true
+	m.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}}
+	return expression != ""
 }
 
 func queryMatcher(q model.NamedMatch) *routev3.QueryParameterMatcher {

@@ -63,7 +63,8 @@ func TestRoutesOfAnImport(t *testing.T) {
 	} {
 		i := &Import{Host: "pay.default.svc.cluster.local", Port: 80, Local: c.local, Remotes: c.remotes}
 		callers, at := i.AtCallers(gateways), i.AtGateways()
-		if !slices.Equal(callers.Groups, c.callers) || callers.Set.Host != c.set || !callers.Changing || callers.Resolved {
+		if !slices.Equal(callers.Groups, c.callers) ||
+			callers.Set.Host != c.set || !callers.Changing || callers.Resolved {
 			t.Errorf("%s: callers are led by %+v", c.name, callers)
 		}
 		if !slices.Equal(at.Groups, c.gateways) || at.Set.Host != "import/pay.default.svc.cluster.local" ||

@@ -2,7 +2,7 @@
 // neither Kubernetes nor Envoy. A Mesh and everything reachable from it are read-only once compiled.
 //
 // Each file holds one subject. The packages compile, view and envoy use the same file names: services, workloads,
-// endpoints, outbound (where calls lead), authz (who may call), federation and proxies.
+// endpoints, outbound and routing (where calls lead), authz (who may call), federation and proxies.
 package model
 
 import (

@@ -5,7 +5,7 @@ import "time"
 // RequestMatch matches a request when each field that is set matches. The zero value matches every request. Values are
 // compared as the caller's program sends them, case-sensitively.
 type RequestMatch struct {
-	Path       Match // without the query
+	Path       Match // without the query; a template matches the spelling that policies compare
 	Method     Match
 	Authority  Match
 	Headers    []NamedMatch

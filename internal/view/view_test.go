@@ -1,6 +1,7 @@
 package view
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -178,5 +179,41 @@ func TestEveryFieldIsCompared(t *testing.T) {
 		"Mesh.Bootstraps": elsewhere,
 	}) {
 		t.Error("SameGlobals: " + wrong)
+	}
+}
+
+// A proxy is told of the endpoints of every destination of every route, and serves those that are its own itself.
+func TestEveryRouteOfAnOutbound(t *testing.T) {
+	mesh := scene()
+	mesh.HandOver = true
+	till := mesh.Proxies["n1"].Workloads[0]
+	till.Addrs = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+	api := till.Outbound[0]
+	subset := func(labels string, by ...model.WorkloadID) model.Destination {
+		d := model.ToService(api.Service, &model.Port{Number: 80, Protocol: model.HTTP, MTLS: true, Workloads: by})
+		d.Set.Subset = labels
+		return d
+	}
+	nobody := model.Destination{Service: api.Service, Port: api.Port, Set: model.EndpointSet{Host: "gone", Port: 80}}
+	till.Outbound[0].Routes = []*model.Route{
+		{
+			Match: &model.RequestMatch{Path: model.Match{Value: "/new"}},
+			To:    []model.Destination{subset("version=v2", till.ID), nobody},
+		},
+		{
+			Actions: &model.Actions{Mirrors: []model.Mirror{{To: subset("version=v3")}}},
+			To:      []model.Destination{subset("version=v1", model.WorkloadID{Namespace: "shop", Name: "elsewhere"})},
+		},
+	}
+	v := For(mesh, "n1")
+	if want := []model.EndpointSet{
+		{Host: "api", Port: 80, Subset: "version=v1"},
+		{Host: "api", Port: 80, Subset: "version=v2", Proxy: "n1"},
+		{Host: "api", Port: 80, Subset: "version=v3"},
+	}; !slices.Equal(v.Sets, want) {
+		t.Errorf("told of %v, want %v", v.Sets, want)
+	}
+	if !v.Called(till) {
+		t.Error("calls to the subset that this proxy serves leave it")
 	}
 }
