@@ -25,7 +25,10 @@ func TestEveryFieldIsCompared(t *testing.T) {
 				b.Routes = a.Routes
 			}
 			return sameOutbound([]model.Outbound{a}, []model.Outbound{b})
-		}, map[string]string{"Outbound.Service": pointer, "Outbound.Port": pointer, "Route.Match": pointer, "Route.Actions": pointer, "Route.To": pointer}),
+		}, map[string]string{
+			"Outbound.Service": pointer, "Outbound.Port": pointer, "Route.Match": pointer, "Route.Actions": pointer,
+			"Route.To": pointer,
+		}),
 	} {
 		for _, w := range wrong {
 			t.Errorf("%s: %s", name, w)

@@ -200,8 +200,8 @@ func TestRouteInEnvoy(t *testing.T) {
 			do(model.Actions{
 				Retries: &model.RetryLimit{},
 				Request: model.HeaderChanges{
-					Set: []model.Header{{Name: "a", Value: "100%"}},
-					Add: []model.Header{{Name: "b", Value: "%REQ(c)%"}},
+					Set:    []model.Header{{Name: "a", Value: "100%"}},
+					Add:    []model.Header{{Name: "b", Value: "%REQ(c)%"}},
 					Remove: []string{"c"},
 				},
 				Response: model.HeaderChanges{Remove: []string{"server"}},
@@ -384,7 +384,10 @@ func TestRoutesLeadWhereTheModelSays(t *testing.T) {
 
 // matchValues are patterns and values that meet.
 var matchValues = []model.Match{
-	{Value: "a"}, {Value: "b"}, {Kind: model.Prefix, Value: "a"}, {Kind: model.Suffix, Value: "b"},
+	{Value: "a"},
+	{Value: "b"},
+	{Kind: model.Prefix, Value: "a"},
+	{Kind: model.Suffix, Value: "b"},
 	{Kind: model.Present},
 }
 
@@ -470,7 +473,8 @@ func matchesEnvoy(m *routev3.RouteMatch, q envoyRequest) bool {
 		matches = matches && wholeText(p.SafeRegex.Regex).MatchString(q.path)
 	}
 	for _, h := range m.Headers {
-		matches = matches && headerMatches(h, q)
+		_, there := q.headers[h.Name] // an absent header matches nothing, not even if inverted (HeaderMatcher's page)
+		matches = matches && (there || h.TreatMissingHeaderAsEmpty || h.GetPresentMatch()) && headerMatches(h, q)
 	}
 	for _, p := range m.QueryParameters {
 		v, there := q.headers["?"+p.Name]

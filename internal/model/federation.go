@@ -105,7 +105,7 @@ func (i *Import) AtGateways() *Destination {
 
 // AtCallers returns where callers lead calls: to this mesh's gateways (whose endpoint set is the argument), to the
 // local Service's endpoints, or to both. The priority of the gateways is that of the first peers that serve. Service
-// and Port are those of the caller's Outbound; the caller of this function sets them.
+// and Port stay empty.
 func (i *Import) AtCallers(gateways EndpointSet) Destination {
 	d := Destination{Changing: true, Absent: i.Absent}
 	switch {

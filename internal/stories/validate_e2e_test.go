@@ -21,6 +21,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
@@ -86,6 +87,84 @@ func TestEnvoyJudges(t *testing.T) {
 				t.Errorf("got %v, want a refusal with %q", err, want)
 			}
 		})
+	}
+}
+
+// TestEnvoyAcceptsRoutes: no object makes several routes yet, so these are put into the model of a story.
+func TestEnvoyAcceptsRoutes(t *testing.T) {
+	binary := locate(t)
+	a, err := txtar.ParseFile("testdata/mesh/one-caller.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read("testdata", a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mesh, _ := compile.Mesh(s.Snapshot)
+	till := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "till"}]
+	payments := &till.Outbound[0]
+	whole := *payments.Sole()
+	whole.Weight = 9
+	subset, absent := whole, whole
+	subset.Set.Subset, subset.Weight = "tier=front,version=v2", 1
+	absent.Service = &model.Service{Host: "away"}
+	absent.Groups, absent.Changing, absent.Absent = nil, true, []string{"peer bank is suspended"}
+	mesh.Endpoints[subset.Set] = mesh.Endpoints[whole.Set]
+	text := func(kind model.MatchKind, value string) model.Match { return model.Match{Kind: kind, Value: value} }
+	match := func(m model.RequestMatch) *model.Route {
+		return &model.Route{Match: &m, To: []model.Destination{subset}}
+	}
+	do := func(a model.Actions) *model.Route {
+		return &model.Route{Match: &model.RequestMatch{}, Actions: &a, To: []model.Destination{subset}}
+	}
+	payments.Routes = []*model.Route{
+		match(model.RequestMatch{Path: text(model.Exact, "/a"), Method: text(model.Exact, "PUT")}),
+		match(model.RequestMatch{Path: text(model.Prefix, "/b"), Authority: text(model.Suffix, ".example")}),
+		match(model.RequestMatch{Path: text(model.Suffix, ".js"), Headers: []model.NamedMatch{
+			{Name: "x-a", Match: text(model.Present, "")}, {Name: "x-b", Match: text(model.Exact, "")},
+		}}),
+		match(model.RequestMatch{Path: text(model.Template, "/{*}/c/{**}"), NotHeaders: []model.NamedMatch{
+			{Name: "x-a", Match: text(model.Present, "")}, {Name: "x-b", Match: text(model.Prefix, "1")},
+		}}),
+		match(model.RequestMatch{Query: []model.NamedMatch{
+			{Name: "p", Match: text(model.Present, "")}, {Name: "q", Match: text(model.Exact, "1")},
+		}}),
+		do(model.Actions{Redirect: &model.Redirect{
+			Scheme: "https", Authority: "b.example", Port: 81, Path: "/", Status: 307,
+		}}),
+		do(model.Actions{
+			Rewrite: model.Rewrite{Path: "/d", Authority: "b.example"}, Timeout: time.Second,
+			Request: model.HeaderChanges{
+				Set: []model.Header{{Name: "a", Value: "100%"}}, Add: []model.Header{{Name: "b", Value: "%REQ(c)%"}},
+				Remove: []string{"c"},
+			},
+			Response: model.HeaderChanges{Set: []model.Header{{Name: "a", Value: ""}}, Remove: []string{"server"}},
+			Retries:  &model.RetryLimit{Most: 1, PerTry: time.Second},
+			Mirrors:  []model.Mirror{{To: whole, PerMillion: 1_000_000}},
+		}),
+		do(model.Actions{Retries: &model.RetryLimit{}}),
+		{Match: &model.RequestMatch{Path: text(model.Exact, "/nobody")}, To: []model.Destination{absent}},
+		{To: []model.Destination{whole, subset, absent}},
+	}
+	resources := Resources(mesh, "n1")
+	if err := validate(t, binary, wholeConfig(t, resources)); err != nil {
+		t.Error(err)
+	}
+	n := 0
+	for _, r := range resources[envoy.ClusterType] {
+		if strings.Contains(r.Name, "{tier=front,version=v2}") {
+			n++
+		}
+	}
+	if n != 1 || len(resources[envoy.RouteType]) != 2 {
+		t.Errorf("%d clusters of the subset, %d route configurations", n, len(resources[envoy.RouteType]))
+	}
+	resources = Resources(mesh, "n1")
+	resources[envoy.ClusterType] = slices.DeleteFunc(slices.Clone(resources[envoy.ClusterType]),
+		func(r *envoy.Resource) bool { return strings.Contains(r.Name, "{") })
+	if err := validate(t, binary, wholeConfig(t, resources)); err == nil || !strings.Contains(err.Error(), "unknown") {
+		t.Errorf("without the cluster of the subset: %v", err)
 	}
 }
 
