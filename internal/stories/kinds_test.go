@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
-
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/contain"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -133,14 +131,7 @@ func objectsOf(t *testing.T, k kind.Kind) iter.Seq2[*snapshot.Object, toldStory]
 	}
 	return func(yield func(*snapshot.Object, toldStory) bool) {
 		for _, path := range paths {
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			story, err := Read("testdata", a)
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, story := readStory(t, path)
 			for o := range story.Snapshot.Config.Objects.All() {
 				if o.Key.Kind == k.Name && !yield(o, toldStory{story, storyName(path)}) {
 					return

@@ -18,14 +18,7 @@ func TestStories(t *testing.T) {
 	for _, path := range paths {
 		t.Run(storyName(path), func(t *testing.T) {
 			t.Parallel()
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := Read("testdata", a)
-			if err != nil {
-				t.Fatal(err)
-			}
+			a, s := readStory(t, path)
 			got, err := s.Outcome()
 			if err != nil {
 				t.Fatal(err)
@@ -54,6 +47,20 @@ func storyFiles(t *testing.T) []string {
 		t.Fatalf("no stories found: %v", err)
 	}
 	return paths
+}
+
+// readStory reads a story and its parts.
+func readStory(t *testing.T, path string) (*txtar.Archive, *Story) {
+	t.Helper()
+	a, err := txtar.ParseFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read("testdata", a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, s
 }
 
 func storyName(path string) string { return path[len("testdata/") : len(path)-len(".txtar")] }

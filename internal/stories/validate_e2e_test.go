@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
-
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
@@ -30,14 +28,7 @@ import (
 func TestEnvoyAccepts(t *testing.T) {
 	binary := locate(t)
 	for _, path := range storyFiles(t) {
-		a, err := txtar.ParseFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := Read("testdata", a)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, s := readStory(t, path)
 		mesh, _ := compile.Mesh(s.Snapshot)
 		if mesh == nil {
 			continue
@@ -57,14 +48,7 @@ func TestEnvoyAccepts(t *testing.T) {
 // refuses.
 func TestEnvoyJudges(t *testing.T) {
 	binary := locate(t)
-	a, err := txtar.ParseFile("testdata/mesh/one-caller.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := Read("testdata", a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, s := readStory(t, "testdata/mesh/one-caller.txtar")
 	mesh, _ := compile.Mesh(s.Snapshot)
 	for want, spoil := range map[string]func(static map[string]any){
 		"same matching rules": func(static map[string]any) {
@@ -93,14 +77,7 @@ func TestEnvoyJudges(t *testing.T) {
 // TestEnvoyAcceptsRoutes: no object makes several routes yet, so these are put into the model of a story.
 func TestEnvoyAcceptsRoutes(t *testing.T) {
 	binary := locate(t)
-	a, err := txtar.ParseFile("testdata/mesh/one-caller.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := Read("testdata", a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, s := readStory(t, "testdata/mesh/one-caller.txtar")
 	mesh, _ := compile.Mesh(s.Snapshot)
 	till := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "till"}]
 	payments := &till.Outbound[0]
